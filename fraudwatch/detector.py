@@ -1,0 +1,210 @@
+"""A fitted detector: what is typical, the encoding, the density and its calibration, as one.
+
+It has no twin: the segmenter's counterpart is its `Segmentation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fraudwatch.decisions import Calibration
+from fraudwatch.features import Reference
+from fraudwatch.model import TransactionVAE, train
+from shared.encoding import CATEGORY, Column, Encoder, Feature
+from shared.errors import DataQualityError
+
+LATENT = "latent"  # the part of the surprise that is no single column's
+MOST_TRAINING_ROWS = 200_000  # 1500 steps of 512 rows see each about four times
+LEAST_ROWS = 50  # of training and of calibration; fewer say nothing about a tail
+DENSITY = "density."
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What the density says of n rows. surprise: (n, focal + 1), nats, the last part `LATENT`."""
+
+    log_likelihood: np.ndarray
+    surprise: np.ndarray
+
+
+@dataclass(frozen=True)
+class Detector:
+    """Frames of features → log likelihoods, in nats of the features' own units."""
+
+    focal: tuple[Feature, ...]
+    context: tuple[Feature, ...]
+    reference: Reference
+    encoder: Encoder
+    density: TransactionVAE
+    calibration: Calibration
+
+    @property
+    def names(self) -> list[str]:
+        """The parts of a surprise, in order."""
+        return [*(feature.name for feature in self.focal), LATENT]
+
+    @cached_property
+    def _log_scale(self) -> np.ndarray:
+        """(focal,) log of the encoder's scales: the Jacobian from encoded to real units."""
+        columns = self.encoder.columns[: len(self.focal)]
+        return np.array([0.0 if c.kind == CATEGORY else np.log(c.scale) for c in columns])
+
+    def score(self, frame: pd.DataFrame) -> Scored:
+        """The log likelihood of each row and its parts; a missing cell has no part in it."""
+        matrix = self.encoder.transform(frame)
+        parts = self.density.parts(matrix)
+        there = ~np.isnan(matrix[:, : len(self.focal)])
+        jacobian = np.where(there, self._log_scale, 0.0)
+        surprise = np.column_stack([parts.surprise + jacobian, parts.latent])
+        return Scored(parts.log_likelihood - jacobian.sum(1), surprise)
+
+    def expected(self, frame: pd.DataFrame, quantiles: Sequence[float]) -> np.ndarray:
+        """(n, focal, quantiles) of each numeric column given the context, in real units."""
+        context = self.encoder.transform(frame)[:, len(self.focal) :]
+        encoded = self.density.expected(context, quantiles)
+        columns = self.encoder.columns
+        for at, feature in enumerate(self.focal):
+            if feature.kind != CATEGORY:
+                flat = columns[at].decode(encoded[:, at].ravel()).to_numpy()
+                encoded[:, at] = flat.reshape(encoded[:, at].shape)
+        return encoded
+
+    def levels(self, frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+        """Per category feature, the probability of each level given the context."""
+        context = self.encoder.transform(frame)[:, len(self.focal) :]
+        tables = self.density.level_probabilities(context)
+        return {
+            self.focal[at].name: pd.DataFrame(table, columns=list(self.encoder.columns[at].levels))
+            for at, table in tables.items()
+        }
+
+    def sample(self, size: int, seed: int) -> pd.DataFrame:
+        """Synthetic transactions: focal features drawn from the density at the mean context."""
+        drawn = self.density.sample(size, random_state=seed)
+        width = len(self.focal)
+        columns = self.encoder.columns[:width]
+        return pd.DataFrame({c.name: c.decode(drawn[:, at]) for at, c in enumerate(columns)})
+
+    # --- at rest ------------------------------------------------------------------------------
+
+    def header(self) -> dict[str, Any]:
+        return {
+            "focal": [asdict(feature) for feature in self.focal],
+            "context": [asdict(feature) for feature in self.context],
+            "reference": self.reference.to_json(),
+            "encoder": self.encoder.to_json(),
+            "calibration": self.calibration.header(),
+        }
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        density = {f"{DENSITY}{name}": value for name, value in self.density.to_arrays().items()}
+        return {**density, "calibration.surprise": self.calibration.surprise}
+
+    @classmethod
+    def from_arrays(cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Detector:
+        """The detector as it was stored; the same scores to the last bit."""
+        density = {
+            name.removeprefix(DENSITY): value
+            for name, value in arrays.items()
+            if name.startswith(DENSITY)
+        }
+        return cls(
+            tuple(Feature(**item) for item in header["focal"]),
+            tuple(Feature(**item) for item in header["context"]),
+            Reference.from_json(header["reference"]),
+            Encoder.from_json(header["encoder"]),
+            TransactionVAE.from_arrays(density),
+            Calibration(surprise=arrays["calibration.surprise"], **header["calibration"]),
+        )
+
+
+def fit(
+    frame: pd.DataFrame,
+    held_out: pd.DataFrame,
+    features: Sequence[Feature],
+    reference: Reference,
+    window: tuple[int, int, int],
+    generator: np.random.Generator,
+) -> tuple[Detector, dict[str, Any]]:
+    """Trains the density on `frame` and calibrates it on `held_out`; both hold `features`.
+
+    window: since and until of the calibration rows (microseconds), and the days in it. A focal
+    feature that says nothing (one value) is left out, with the reason in the diagnostics.
+    """
+    _require_enough(frame, held_out)
+    dropped = {f.name: _useless(frame[f.name]) for f in features if f.role != "evidence"}
+    kept = [f for f in features if f.role != "evidence" and dropped[f.name] is None]
+    focal = tuple(f for f in kept if f.role == "focal")
+    context = tuple(f for f in kept if f.role == "context")
+    if not focal:
+        raise DataQualityError(
+            "fraudwatch fit found no column that varies: every amount, category and number mapped "
+            "has one value only. Map a column that differs between transactions."
+        )
+    encoder = _encoder(frame, focal, context)
+    matrix = encoder.transform(_sampled(frame, generator))
+    kinds = _kinds(encoder, len(focal))
+    density, diagnostics = train(matrix, kinds, len(context), {}, generator)
+    bare = Calibration(np.zeros(1), {}, *window)
+    detector = Detector(focal, context, reference, encoder, density, bare)
+    scored = detector.score(held_out)
+    medians = np.median(scored.surprise, axis=0)
+    baseline = {name: float(value) for name, value in zip(detector.names, medians, strict=True)}
+    calibration = Calibration(np.sort(-scored.log_likelihood), baseline, *window)
+    left_out = {name: reason for name, reason in dropped.items() if reason is not None}
+    return replace(detector, calibration=calibration), {**diagnostics, "left_out": left_out}
+
+
+def _require_enough(frame: pd.DataFrame, held_out: pd.DataFrame) -> None:
+    if len(frame) < LEAST_ROWS or len(held_out) < LEAST_ROWS:
+        raise DataQualityError(
+            f"fraudwatch fit found {len(frame)} valid transactions to train on and "
+            f"{len(held_out)} to calibrate on; it needs at least {LEAST_ROWS} of each. Train on "
+            "a longer window (--from, --until, [fraudwatch] training_days) or shorten "
+            "calibration_days."
+        )
+
+
+def _useless(values: pd.Series) -> str | None:
+    """Why a column says nothing; None where it varies."""
+    there = values[values != ""] if values.dtype.kind not in "fiu" else values.dropna()
+    if there.empty:
+        return "has no values"
+    return "has one value only" if there.nunique() == 1 else None
+
+
+def _encoder(frame: pd.DataFrame, focal: Sequence[Feature], context: Sequence[Feature]) -> Encoder:
+    """Fitted on the training rows; a focal count stays the count that its likelihood is about."""
+    fitted = Encoder.fit(frame, [*focal, *context])
+    columns = [
+        _plain(column) if column.kind == "count" and at < len(focal) else column
+        for at, column in enumerate(fitted.columns)
+    ]
+    return Encoder(tuple(columns))
+
+
+def _plain(column: Column) -> Column:
+    return replace(column, transform="none", center=0.0, scale=1.0, clip=1e6)
+
+
+def _kinds(encoder: Encoder, focal: int) -> list[str]:
+    """The likelihood of each focal column; of a context column it only says how it is seen."""
+    names = {"continuous": "gaussian", "share": "gaussian", "count": "count"}
+    return [
+        f"categorical:{len(column.levels)}"
+        if column.kind == CATEGORY
+        else (names[column.kind] if at < focal else "gaussian")
+        for at, column in enumerate(encoder.columns)
+    ]
+
+
+def _sampled(frame: pd.DataFrame, generator: np.random.Generator) -> pd.DataFrame:
+    if len(frame) <= MOST_TRAINING_ROWS:
+        return frame
+    return frame.iloc[np.sort(generator.choice(len(frame), MOST_TRAINING_ROWS, replace=False))]

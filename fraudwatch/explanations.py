@@ -1,0 +1,189 @@
+"""Why a transaction is surprising: its surprise in nats by feature, in real units and plain words.
+
+The contribution of a feature is the posterior-weighted -log p(x_j | z, c), see
+`TransactionVAE.parts`; the lines of a transaction sum to -log_likelihood. Reasons rank by what a
+line has above its median over the calibration rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from fraudwatch.features import FLOOR, Reference
+from shared.encoding import CATEGORY, Feature
+
+QUANTILES = (0.05, 0.95)  # of what is expected: nine in ten payments like it lie between
+TELLING = 0.15  # share of the surprise from which a reason enters the summary
+SUMMARY_REASONS = 3
+COMMON = 0.2  # a level with this probability is named as expected
+LATENT_TEXT = "the combination of these values is unusual"
+
+
+@dataclass(frozen=True)
+class Surprise:
+    """What the detector says of n rows, ready to be put into words.
+
+    parts: (n, len(names)) nats. expected: (n, focal, 2) quantiles in real units, NaN for
+    categories. levels: per category feature the (n, L) probabilities.
+    """
+
+    names: Sequence[str]
+    focal: Sequence[Feature]
+    parts: np.ndarray
+    baseline: Mapping[str, float]
+    expected: np.ndarray
+    levels: Mapping[str, pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One reason of one row, before it has a rank."""
+
+    value: str
+    expected: str
+    text: str
+    unit: str
+    value_number: float | None = None
+    expected_low: float | None = None
+    expected_high: float | None = None
+
+
+def explain(
+    rows: pd.DataFrame, frame: pd.DataFrame, surprise: Surprise, reference: Reference
+) -> tuple[pd.DataFrame, list[str]]:
+    """(reasons, one summary sentence per row).
+
+    rows: amount and currency where mapped; frame: features; both in the order of
+    `surprise.parts`. Reasons have the columns of `fraud_alert_reasons`, with `row` (the position)
+    in the place of the alert's id.
+    """
+    excess = surprise.parts - np.array([surprise.baseline[name] for name in surprise.names])
+    shares = np.maximum(excess, 0)
+    shares = shares / np.maximum(shares.sum(1, keepdims=True), 1e-12)
+    scale = _amount_scale(rows, reference)
+    found, summaries = [], []
+    for row in range(len(rows)):
+        order = np.argsort(-excess[row], kind="stable")
+        lines = [_line(int(at), row, rows, frame, surprise, scale) for at in order]
+        summaries.append(_summary(lines, shares[row, order]))
+        for rank, (at, line) in enumerate(zip(order, lines, strict=True), start=1):
+            found.append(
+                {
+                    "row": row,
+                    "rank": rank,
+                    "feature": surprise.names[at],
+                    "contribution": float(surprise.parts[row, at]),
+                    "baseline": float(surprise.baseline[surprise.names[at]]),
+                    "share": float(shares[row, at]),
+                    **vars(line),
+                }
+            )
+    return pd.DataFrame(found), summaries
+
+
+def _amount_scale(rows: pd.DataFrame, reference: Reference) -> np.ndarray:
+    """(n,) the typical amount of each row's currency; 1 where no amount is mapped."""
+    return reference.typical(rows.currency) if "currency" in rows else np.ones(len(rows))
+
+
+def _line(
+    at: int,
+    row: int,
+    rows: pd.DataFrame,
+    frame: pd.DataFrame,
+    surprise: Surprise,
+    scale: np.ndarray,
+) -> _Line:
+    if at >= len(surprise.focal):
+        return _Line("", "", LATENT_TEXT, "")
+    feature = surprise.focal[at]
+    if feature.kind == CATEGORY:
+        return _category(feature, str(frame[feature.name].iloc[row]), surprise, row)
+    value = float(frame[feature.name].iloc[row])
+    low, high = (float(edge) for edge in surprise.expected[row, at])
+    if math.isnan(value):
+        return _Line("unknown", "", f"{feature.description} is not known", feature.unit)
+    if feature.name in _AMOUNTS:
+        typical = float(scale[row]) * _AMOUNTS[feature.name](frame, row)
+        currency = str(rows.currency.iloc[row])
+        return _amount(feature, value * typical, low * typical, high * typical, currency)
+    return _number(feature, value, low, high)
+
+
+def _own_amount(frame: pd.DataFrame, row: int) -> float:
+    """What `amount_ratio` is a multiple of, in typical amounts."""
+    return float(frame["own_amount_median"].iloc[row]) / 100 + FLOOR
+
+
+_AMOUNTS: dict[str, Callable[[pd.DataFrame, int], float]] = {
+    "amount_ratio": _own_amount,
+    "amount_relative": lambda _frame, _row: 1.0,
+}
+
+
+def _amount(feature: Feature, value: float, low: float, high: float, currency: str) -> _Line:
+    whom = "this customer" if feature.name == "amount_ratio" else "customers like this one"
+    spent = f"{money(value)} {currency}".strip()
+    text = f"{spent}, where {whom} would spend {money(low)} to {money(high)}"
+    return _Line(money(value), f"{money(low)} to {money(high)}", text, currency, value, low, high)
+
+
+def _number(feature: Feature, value: float, low: float, high: float) -> _Line:
+    span = plain(low) if plain(low) == plain(high) else f"{plain(low)} to {plain(high)}"
+    unit = f" {feature.unit}" if feature.unit else ""
+    text = f"{feature.description}: {plain(value)}{unit} where {span} would be usual"
+    return _Line(plain(value), span, text, feature.unit, value, low, high)
+
+
+def _category(feature: Feature, level: str, surprise: Surprise, row: int) -> _Line:
+    table = surprise.levels[feature.name].iloc[row].sort_values(ascending=False, kind="stable")
+    common = table[table >= COMMON] if (table >= COMMON).any() else table.iloc[:1]
+    expected = ", ".join(f"{name} ({share:.0%})" for name, share in common.items())
+    shown = level or "missing"
+    return _Line(shown, expected, _category_text(feature, shown, expected), "")
+
+
+def _category_text(feature: Feature, level: str, expected: str) -> str:
+    name = feature.name
+    if name == "new_counterparty":
+        known = "a counterparty this customer has not used before"
+        return known if level == "yes" else "a counterparty this customer knows"
+    if name.startswith("new_"):
+        what = name.removeprefix("new_").rstrip("_").replace("_", " ")
+        return (
+            f"a {what} this customer has {'not used before' if level == 'yes' else 'used before'}"
+        )
+    if name == "time_of_day":
+        begin, end = level.split("-")
+        return f"between {begin}:00 and {end}:00, expected {expected}"
+    return f"{name.replace('_', ' ')} {level}, expected {expected}"
+
+
+def _summary(lines: Sequence[_Line], shares: np.ndarray) -> str:
+    """The most telling reasons as one sentence; always at least one."""
+    told = [
+        line.text
+        for line, share in zip(lines, shares, strict=True)
+        if share >= TELLING and line.text != LATENT_TEXT
+    ]
+    if not told:
+        told = [line.text for line in lines if line.text != LATENT_TEXT][:1]
+    sentence = "; ".join(told[:SUMMARY_REASONS])
+    return f"{sentence[:1].upper()}{sentence[1:]}."
+
+
+def money(value: float) -> str:
+    """An amount as people read it: cents only below a thousand."""
+    return f"{value:,.2f}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def plain(value: float) -> str:
+    """A number as people read it: three significant figures, whole numbers whole."""
+    if math.isfinite(value) and value == round(value) and abs(value) < 1e6:
+        return f"{value:,.0f}"
+    return f"{value:,.3g}"

@@ -1,0 +1,538 @@
+"""The fraud report: frames of alerts, scores and days become sections for `shared.reports`.
+
+Frames and their columns are those of the result tables; every frame may be missing or empty, and
+then a sentence says so. Nothing here reads a database or the clock.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from shared import charts
+from shared.reports import (
+    MISSING,
+    Bar,
+    Card,
+    Cards,
+    Cell,
+    Column,
+    Fact,
+    Facts,
+    Figure,
+    Note,
+    Section,
+    Shaded,
+    Table,
+    as_day,
+    day_text,
+    frame_of,
+    identity,
+    is_missing,
+    moments,
+    money,
+    number,
+    percent,
+    plural,
+    settings_of,
+    title_of,
+)
+
+MOST_CARDS = 30  # a day's reviews of one analyst; the rest is in the table
+MOST_ROWS = 150
+MOST_DAYS = 45  # of the coverage table
+MOST_CHART_DAYS = 120
+MOST_HISTORY = 30
+
+_ALERTS = (
+    "alert_id", "transaction_id", "case_id", "customer_id", "counterparty_id", "occurred_at",
+    "amount", "currency", "anomaly_score", "p_value", "priority", "expected_loss", "origin",
+    "summary", "status", "day",
+)  # fmt: skip
+_REASONS = ("alert_id", "rank", "feature", "value", "expected", "share")
+_COVERAGE = (
+    "source_rows", "before_scope", "scored", "quarantined", "pending", "too_late",
+    "gone_from_source",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _View:
+    """What several sections look at. `queued` has one row per queued case, newest day first."""
+
+    alerts: pd.DataFrame
+    queued: pd.DataFrame
+    days: pd.DataFrame
+    budget: float | None
+    zone: str
+    frames: Mapping[str, pd.DataFrame]
+
+
+def sections(frames: Mapping[str, pd.DataFrame]) -> list[Section]:
+    """The report's sections, the answer first.
+
+    frames: alerts (fraud_alerts with status), reasons (fraud_alert_reasons), queue (day, rank,
+    case_id), history (transaction_id, occurred_at, amount), scores (low, high, count of
+    anomaly_score), level (level), days (day, scored, alerts, cases), coverage, settings (key,
+    value), model and run (one row each).
+    """
+    view = _view(frames)
+    return [
+        _headline(view),
+        _newest_day(view),
+        _earlier_days(view),
+        _scores(view),
+        _causes(view),
+        _coverage(view),
+        _guide(view),
+        identity(frames),
+    ]
+
+
+def _view(frames: Mapping[str, pd.DataFrame]) -> _View:
+    settings = settings_of(frames)
+    alerts = frame_of(frames, "alerts", _ALERTS)
+    alerts = alerts.assign(
+        occurred_at=moments(alerts.occurred_at),
+        amount=alerts.amount.astype(float),
+        priority=alerts.priority.astype(float),
+    )
+    days = frame_of(frames, "days", ("day", "scored", "alerts", "cases")).dropna(subset=["day"])
+    days = days.assign(day=[as_day(day) for day in days.day]).sort_values("day")
+    budget = settings.get("reviews_per_day")
+    return _View(
+        alerts=alerts,
+        queued=_queued_cases(frame_of(frames, "queue", ("day", "rank", "case_id")), alerts),
+        days=days.reset_index(drop=True),
+        budget=float(budget) if budget is not None else None,
+        zone=settings.get("timezone", "UTC"),
+        frames=frames,
+    )
+
+
+def _queued_cases(queue: pd.DataFrame, alerts: pd.DataFrame) -> pd.DataFrame:
+    """The leading alert of each queued case, with case_alerts and case_amount.
+
+    The leading alert is the one of highest priority on the queue's day, else of the case.
+    """
+    queue = queue.assign(day=[as_day(day) for day in queue.day])
+    own = alerts[alerts.case_id.isin(queue.case_id)].drop(columns="rank", errors="ignore")
+    own = own.rename(columns={"day": "alert_day"}).assign(unsigned=own.amount.abs())
+    totals = own.groupby("case_id").agg(
+        case_alerts=("alert_id", "size"),
+        case_amount=("unsigned", "sum"),
+        case_currencies=("currency", "nunique"),
+    )
+    rows = queue.merge(own, on="case_id", how="inner").join(totals, on="case_id")
+    alert_day = [None if is_missing(day) else as_day(day) for day in rows.alert_day]
+    rows = rows.assign(elsewhere=rows.day != pd.Series(alert_day, index=rows.index, dtype=object))
+    rows = rows.assign(key=rows.transaction_id.astype(str))
+    order = ["day", "rank", "elsewhere", "priority", "key"]
+    rows = rows.sort_values(order, ascending=[False, True, True, False, True], kind="stable")
+    return rows.drop_duplicates(["day", "case_id"]).reset_index(drop=True)
+
+
+def _headline(view: _View) -> Section:
+    title = "The day against the budget"
+    if view.days.empty and view.alerts.empty:
+        return Section(title, "No transaction was scored in this window, so there is no alert.")
+    facts = _today_facts(view) + _window_facts(view)
+    return Section(title, _headline_lead(view), [Facts(facts, large=True)])
+
+
+def _headline_lead(view: _View) -> str:
+    if view.days.empty:
+        return f"{plural(len(view.alerts), 'alert')} in the window; the days were not counted."
+    today = view.days.iloc[-1]
+    cases, budget = int(today.cases), view.budget
+    if cases == 0:
+        return f"No case came up on {today.day}: there is nothing to review for that day."
+    came = f"{plural(cases, 'case')} came up on {today.day}"
+    if budget is None:
+        return f"{came}; no budget of reviews is recorded."
+    if cases > budget:
+        return f"{came}, more than the {number(budget)} reviews of a day: the first come first."
+    return f"{came}, within the budget of {number(budget)} reviews a day."
+
+
+def _today_facts(view: _View) -> list[Fact]:
+    if view.days.empty:
+        return []
+    today = view.days.iloc[-1]
+    queued = view.queued[view.queued.day == today.day]
+    of_budget = f" of {number(view.budget)}" if view.budget is not None else ""
+    over = view.budget is not None and today.cases > view.budget
+    recent = view.days.tail(28)
+    return [
+        Fact(f"Cases on {today.day}", f"{int(today.cases):,}{of_budget}", "budgeted", over)
+        if of_budget
+        else Fact(f"Cases on {today.day}", f"{int(today.cases):,}"),
+        Fact(
+            "Value at stake that day",
+            _sums(_alerts_of(view.alerts, queued)),
+            f"all alerts of the {plural(len(queued), 'queued case')}",
+        ),
+        Fact(
+            "Usual number of cases",
+            f"{number(float(recent.cases.median()))} a day",
+            f"median of the last {plural(len(recent), 'day')}",
+        ),
+    ]
+
+
+def _alerts_of(alerts: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
+    return alerts[alerts.case_id.isin(cases.case_id)]
+
+
+def _sums(alerts: pd.DataFrame) -> str:
+    """Sums of the unsigned amounts per currency, the three largest."""
+    known = alerts.dropna(subset=["amount"])
+    if known.empty:
+        return MISSING
+    sums = known.amount.abs().groupby(known.currency.fillna("").astype(str)).sum()
+    shown = [money(float(value), code) for code, value in sums.nlargest(3).items()]
+    return " + ".join(shown) + (" + others" if len(sums) > 3 else "")
+
+
+def _window_facts(view: _View) -> list[Fact]:
+    alerts = view.alerts
+    unsettled = int((alerts.status != "closed").sum())
+    window = "no day scored"
+    if not view.days.empty:
+        window = f"{view.days.day.iloc[0]} to {view.days.day.iloc[-1]}"
+    facts = [
+        Fact("Alerts in the window", f"{len(alerts):,}", window),
+        Fact("Waiting for a verdict", f"{unsettled:,}", "alerts open or in review"),
+        Fact("Transactions scored", number(float(view.days.scored.sum())), window),
+    ]
+    loss = alerts.expected_loss.astype(float)
+    if loss.notna().any():
+        facts.append(Fact("Expected loss", money(float(loss.sum())), "of all alerts that have one"))
+    return facts
+
+
+def _newest_day(view: _View) -> Section:
+    if view.queued.empty:
+        return Section("Cases to review", _empty_queue_text(view))
+    day = view.queued.day.iloc[0]
+    cases = view.queued[view.queued.day == day]
+    shown = cases.head(MOST_CARDS)
+    reasons, history = _reasons_by_alert(view, shown), _history_by_transaction(view, shown)
+    cards = [
+        _card(row, reasons.get(str(row.alert_id)), history.get(str(row.transaction_id)), view.zone)
+        for row in shown.itertuples()
+    ]
+    left = len(cases) - len(shown)
+    note = f"{plural(left, 'further case')} of this day left out here: see alert_queue."
+    cases_text = plural(len(cases), "case")
+    lead = f"{cases_text} of {day}, the most urgent first. Times are in {view.zone}."
+    return Section(f"Cases to review, {day}", lead, [Cards(cards, note if left else "")])
+
+
+def _empty_queue_text(view: _View) -> str:
+    if view.alerts.empty:
+        return "The queue is empty: no alert was raised in this window."
+    raised = f"{plural(len(view.alerts), 'alert')} raised in this window"
+    return f"The queue is empty: of {raised}, none is in a queued case."
+
+
+def _reasons_by_alert(view: _View, cases: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    reasons = frame_of(view.frames, "reasons", _REASONS)
+    reasons = reasons[reasons.alert_id.isin(cases.alert_id)].sort_values("rank", kind="stable")
+    return {str(key): rows for key, rows in reasons.groupby("alert_id")}
+
+
+def _history_by_transaction(view: _View, cases: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    history = frame_of(view.frames, "history", ("transaction_id", "occurred_at", "amount"))
+    history = history[history.transaction_id.isin(cases.transaction_id)].dropna(subset=["amount"])
+    history = history.assign(
+        occurred_at=moments(history.occurred_at), amount=history.amount.astype(float)
+    )
+    history = history.sort_values("occurred_at", kind="stable")
+    return {str(key): rows for key, rows in history.groupby("transaction_id")}
+
+
+def _card(
+    alert: Any, reasons: pd.DataFrame | None, history: pd.DataFrame | None, zone: str
+) -> Card:
+    meta = [_when(alert.occurred_at, zone), *_parties(alert), chance(alert.p_value)]
+    if alert.case_alerts > 1:
+        together = money(alert.case_amount, alert.currency) if alert.case_currencies <= 1 else ""
+        together = f", {together} together" if together else ""
+        meta.append(f"{alert.case_alerts:,} alerts in this case{together}")
+    figure, caption = _recent_amounts(alert, history)
+    return Card(
+        badge=str(int(alert.rank)),
+        title=money(alert.amount, alert.currency),
+        meta=meta,
+        text=_text(alert.summary),
+        bars=_reason_bars(reasons),
+        bars_title="What is unusual, and its share of the surprise",
+        figure=figure,
+        figure_caption=caption,
+        tags=_tags(alert),
+        colour=charts.BLUE if alert.status == "closed" else "#a84800",
+    )
+
+
+def _text(value: object, otherwise: str = "") -> str:
+    return otherwise if is_missing(value) else str(value)
+
+
+def _tags(alert: Any) -> list[str]:
+    origins = {"exploration": "drawn at random", "reported": "reported, no alert raised it"}
+    tags = [_text(alert.status).replace("_", " "), origins.get(_text(alert.origin), "")]
+    return [tag for tag in tags if tag]
+
+
+def _parties(alert: Any) -> list[str]:
+    customer = _text(alert.customer_id)
+    counterparty = _text(alert.counterparty_id)
+    return [
+        f"customer {customer}" if customer else "customer unknown",
+        *([f"to {counterparty}"] if counterparty else []),
+        f"transaction {_text(alert.transaction_id)}",
+    ]
+
+
+def _when(moment: pd.Timestamp, zone: str) -> str:
+    if is_missing(moment):
+        return "no valid time"
+    return f"{moment.tz_convert(zone):%a %Y-%m-%d %H:%M}"
+
+
+def chance(p_value: float | None) -> str:
+    """A p-value in words, to two significant digits.
+
+    >>> chance(1 / 12_000)
+    'about 1 in 12,000 normal payments is as unusual'
+    """
+    if is_missing(p_value) or not 0 < float(p_value) <= 1:  # type: ignore[arg-type]
+        return "how rare this is was not computed"
+    payments = 1 / float(p_value)  # type: ignore[arg-type]
+    if payments < 2:
+        return "most normal payments are as unusual"
+    rounded = round(payments, 1 - math.floor(math.log10(payments)))
+    return f"about 1 in {rounded:,.0f} normal payments is as unusual"
+
+
+def _reason_bars(reasons: pd.DataFrame | None) -> list[Bar]:
+    if reasons is None:
+        return []
+    return [
+        Bar(
+            label=title_of(str(reason.feature)),
+            value=_text(reason.value, MISSING),
+            compared=f"expected {expected}" if (expected := _text(reason.expected)) else "",
+            length=0.0 if is_missing(reason.share) else float(reason.share),
+            remark=percent(reason.share),
+        )
+        for reason in reasons.head(3).itertuples()
+    ]
+
+
+def _recent_amounts(alert: Any, history: pd.DataFrame | None) -> tuple[Markup | None, str]:
+    """The sparkline of earlier amounts with this one last, and its caption."""
+    if history is None or is_missing(alert.amount):
+        return None, ""
+    earlier = history[history.occurred_at < alert.occurred_at].amount.tail(MOST_HISTORY).tolist()
+    if not earlier:
+        return None, ""
+    values = [*earlier, float(alert.amount)]
+    svg = charts.sparkline(
+        values,
+        len(values) - 1,
+        title="Recent amounts of the customer, the alerted one last",
+        texts=(f"highest {money(max(values))}", "this payment"),
+    )
+    median = money(float(np.median(earlier)), alert.currency)
+    count = plural(len(earlier), "payment")
+    return svg, f"{count} of this customer before this one, median {median}."
+
+
+def _earlier_days(view: _View) -> Section:
+    title = "Earlier days"
+    newest = None if view.queued.empty else view.queued.day.iloc[0]
+    earlier = view.queued[view.queued.day != newest]
+    if earlier.empty:
+        return Section(title, "No case of an earlier day is in the queue of this window.")
+    shown = earlier.head(MOST_ROWS)
+    reasons = _reasons_by_alert(view, shown)
+    rows = [
+        _earlier_row(row, reasons.get(str(row.alert_id)), view.zone) for row in shown.itertuples()
+    ]
+    columns = [
+        Column("Day"), Column("Rank", numeric=True), Column("Amount", numeric=True),
+        Column("When"), Column("Customer"), Column("One in", numeric=True, unit="normal payments"),
+        Column("Leading reason"), Column("Status"),
+    ]  # fmt: skip
+    left = len(earlier) - len(shown)
+    note = f"{plural(left, 'older case')} left out here: see alert_queue." if left else ""
+    lead = (
+        f"{plural(len(earlier), 'queued case')} of {plural(earlier.day.nunique(), 'earlier day')}."
+    )
+    return Section(title, lead, [Table(columns, rows, note=note)])
+
+
+def _earlier_row(alert: Any, reasons: pd.DataFrame | None, zone: str) -> list[Cell]:
+    leading = MISSING
+    if reasons is not None:
+        first = reasons.iloc[0]
+        leading = f"{title_of(str(first.feature))}: {_text(first.value, MISSING)}"
+    rarity = MISSING
+    if not is_missing(alert.p_value) and 0 < alert.p_value <= 1:
+        rarity = f"{float(f'{1 / alert.p_value:.2g}'):,.0f}"
+    return [
+        str(alert.day),
+        int(alert.rank),
+        money(alert.amount, alert.currency),
+        MISSING if is_missing(alert.occurred_at) else f"{alert.occurred_at.tz_convert(zone):%H:%M}",
+        _text(alert.customer_id, "unknown"),
+        rarity,
+        leading,
+        _text(alert.status).replace("_", " "),
+    ]
+
+
+def _scores(view: _View) -> Section:
+    level_frame = frame_of(view.frames, "level", ("level",)).dropna()
+    level = None if level_frame.empty else float(level_frame.level.iloc[0])
+    blocks = [_score_figure(view, level), _day_figure(view)]
+    entry = "no entry level is recorded"
+    if level is not None:
+        entry = f"an alert is raised from an anomaly score of {number(level)} nats on"
+    return Section("Scores and alerts", f"{entry[:1].upper()}{entry[1:]}.", blocks)
+
+
+def _score_figure(view: _View, level: float | None) -> Figure | Note:
+    bins = frame_of(view.frames, "scores", ("low", "high", "count")).dropna()
+    if bins.empty or bins["count"].sum() == 0:
+        return Note("No scores are stored for this window.", "Scores", half=True)
+    svg = charts.histogram(
+        bins.low.astype(float),
+        bins.high.astype(float),
+        bins["count"].astype(float),
+        level,
+        title="Anomaly scores of the window",
+        x_label="anomaly score (nats): the higher, the more unusual",
+        log_counts=True,
+    )
+    caption = (
+        f"{number(float(bins['count'].sum()))} scored transactions by anomaly score. "
+        "Heights are logarithmic, so that the few on the right can be seen."
+    )
+    return Figure(svg, caption, half=True)
+
+
+def _day_figure(view: _View) -> Figure | Note:
+    days = view.days.tail(MOST_CHART_DAYS)
+    if days.empty:
+        return Note("No day was scored in this window.", "Alerts per day", half=True)
+    svg = charts.daily_bars(
+        days.day.tolist(),
+        days.cases.astype(float).tolist(),
+        days.alerts.astype(float).tolist(),
+        view.budget,
+        title="Cases and alerts per day",
+        front_name="cases",
+        back_name="alerts",
+    )
+    within = ""
+    if view.budget is not None:
+        over = int((days.cases > view.budget).sum())
+        within = f"{plural(over, 'day')} of {len(days):,} had more cases than the budget. "
+    left = len(view.days) - len(days)
+    rest = f"{plural(left, 'older day')} left out." if left else ""
+    text = f"{within}The budget counts cases: alerts of one customer close in time. {rest}"
+    return Figure(svg, text.strip(), half=True)
+
+
+def _causes(view: _View) -> Section:
+    title = "What raised the alerts"
+    reasons = frame_of(view.frames, "reasons", _REASONS)
+    leading = reasons[(reasons["rank"] == 1) & reasons.alert_id.isin(view.alerts.alert_id)]
+    if leading.empty:
+        return Section(title, "No reasons are stored for the alerts of this window.")
+    counts = leading.feature.astype(str).value_counts().reset_index(name="alerts")
+    counts = counts.sort_values(["alerts", "feature"], ascending=[False, True])
+    shown = counts.head(10)
+    svg = charts.horizontal_bars(
+        [title_of(name) for name in shown.feature],
+        shown.alerts.astype(float).tolist(),
+        [f"{count:,} ({percent(count / len(leading))})" for count in shown.alerts],
+        title="Alerts by their leading reason",
+    )
+    left = len(counts) - len(shown)
+    caption = "Each alert counts once, under the first of its reasons."
+    if left:
+        caption += f" {plural(left, 'rarer reason')} left out."
+    most = f"{title_of(shown.feature.iloc[0])} leads {percent(shown.alerts.iloc[0] / len(leading))}"
+    return Section(title, f"{most} of {plural(len(leading), 'alert')}.", [Figure(svg, caption)])
+
+
+def _coverage(view: _View) -> Section:
+    title = "Every row accounted for"
+    coverage = frame_of(view.frames, "coverage", ("day", *_COVERAGE))
+    if coverage.empty:
+        return Section(title, "The source has not been counted yet.")
+    counts = coverage[list(_COVERAGE)].astype(float).fillna(0).astype(int)
+    unexplained = _unexplained(counts)
+    key = [day_text(day) for day in coverage.day]
+    order = sorted(range(len(key)), key=lambda place: key[place], reverse=True)
+    rows = [_coverage_row(key[i], counts.iloc[i], int(unexplained.iloc[i])) for i in order]
+    wrong = int((unexplained != 0).sum())
+    lead = (
+        f"{plural(wrong, 'day')} of {len(counts):,} do not add up: see the last column."
+        if wrong
+        else "Rows before scope, scored, quarantined and pending add up to the source on every day."
+    )
+    columns = [Column("Day"), *(Column(title_of(n), numeric=True) for n in _COVERAGE)]
+    columns.append(Column("Unexplained", numeric=True))
+    left = len(rows) - MOST_DAYS
+    note = (
+        f"{plural(left, 'older day')} left out here, but counted in the total." if left > 0 else ""
+    )
+    total: list[Cell] = [
+        "All days",
+        *(int(counts[name].sum()) for name in _COVERAGE),
+        int(unexplained.sum()),
+    ]
+    return Section(title, lead, [Table(columns, rows[:MOST_DAYS], total=total, note=note)])
+
+
+def _unexplained(counts: pd.DataFrame) -> pd.Series:
+    """Rows by which a day's parts miss its source; rows gone from the source may still count."""
+    parts = counts.before_scope + counts.scored + counts.quarantined + counts.pending
+    missing = counts.source_rows - parts
+    return missing.where(missing + counts.gone_from_source != 0, 0)
+
+
+def _coverage_row(day: str, counts: pd.Series, unexplained: int) -> list[Cell]:
+    last = Shaded(unexplained, 0.8) if unexplained else 0
+    return [day, *(int(counts[name]) for name in _COVERAGE), last]
+
+
+def _guide(view: _View) -> Section:
+    budget = "the day's budget of reviews"
+    if view.budget is not None:
+        budget = f"the budget of {number(view.budget)} reviews a day"
+    texts = [
+        "A model of how each customer usually pays gives every payment a score: the anomaly "
+        "score, in nats, which is higher the less the payment was to be expected.",
+        "“About 1 in 12,000 normal payments” is the p-value: of the payments kept aside for "
+        "calibration, that share looked at least as unusual. It is not the probability of fraud.",
+        f"Alerts of one customer close in time are one case, and {budget} counts cases. "
+        "Cases are ranked by priority.",
+        "A reason shows what the payment had, what was to be expected of this customer, and its "
+        "share of the surprise. It tells why the model was surprised, not that the payment is bad.",
+        "Nothing was blocked. A person decides: peerwatch fraudwatch verdict records what it was.",
+    ]
+    return Section(
+        "How to read this report", "Scores say unusual; only people say fraud.", [Note(texts)]
+    )

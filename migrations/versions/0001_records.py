@@ -1,0 +1,90 @@
+"""The records: settings, model versions, runs and their batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import context, op
+
+from shared.tables import Json, Moment
+
+revision = "0001"
+down_revision = None
+
+
+def _target() -> Any:
+    """Schema, prefix and kinds of keys, as the caller gave them."""
+    return context.config.attributes["target"]
+
+
+TABLES = ("settings", "model_versions", "pipeline_runs", "run_batches")
+
+
+def _create(name: str, *items: Any) -> None:
+    op.create_table(f"{_target().prefix}{name}", *items, schema=_target().schema)
+
+
+def upgrade() -> None:
+    _create(
+        "settings",
+        sa.Column("key", sa.Text()),
+        sa.Column("value", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("key"),
+    )
+    _create(
+        "model_versions",
+        sa.Column("model_version_id", sa.Text()),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("parent_id", sa.Text()),
+        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("created_at", Moment(), nullable=False),
+        sa.Column("trained_from", Moment(), nullable=False),
+        sa.Column("trained_to", Moment(), nullable=False),
+        sa.Column("rows", sa.BigInteger(), nullable=False),
+        sa.Column("metrics", Json(), nullable=False),
+        sa.Column("card", Json(), nullable=False),
+        sa.Column("gate", Json(), nullable=False),
+        sa.Column("promoted_at", Moment()),
+        sa.Column("promoted_by", sa.Text()),
+        sa.Column("sha256", sa.Text(), nullable=False),
+        sa.Column("artifact", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("model_version_id"),
+    )
+    _create(
+        "pipeline_runs",
+        sa.Column("run_id", sa.Text()),
+        sa.Column("job", sa.Text(), nullable=False),
+        sa.Column("trigger", sa.Text(), nullable=False),
+        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("slot_at", Moment()),
+        sa.Column("started_at", Moment(), nullable=False),
+        sa.Column("finished_at", Moment()),
+        sa.Column("window_from", Moment()),
+        sa.Column("window_to", Moment()),
+        sa.Column("rows_read", sa.BigInteger(), nullable=False),
+        sa.Column("rows_written", sa.BigInteger(), nullable=False),
+        sa.Column("rows_quarantined", sa.BigInteger(), nullable=False),
+        sa.Column("rows_late", sa.BigInteger(), nullable=False),
+        sa.Column("rows_too_late", sa.BigInteger(), nullable=False),
+        sa.Column("model_version_id", sa.Text()),
+        sa.Column("error", sa.Text()),
+        sa.PrimaryKeyConstraint("run_id"),
+    )
+    _create(
+        "run_batches",
+        sa.Column("run_id", sa.Text()),
+        sa.Column("batch", sa.Integer(), autoincrement=False),
+        sa.Column("window_from", Moment(), nullable=False),
+        sa.Column("window_to", Moment(), nullable=False),
+        sa.Column("rows_read", sa.BigInteger(), nullable=False),
+        sa.Column("rows_written", sa.BigInteger(), nullable=False),
+        sa.Column("rows_quarantined", sa.BigInteger(), nullable=False),
+        sa.Column("committed_at", Moment(), nullable=False),
+        sa.PrimaryKeyConstraint("run_id", "batch"),
+    )
+
+
+def downgrade() -> None:
+    for name in reversed(TABLES):
+        op.drop_table(f"{_target().prefix}{name}", schema=_target().schema)

@@ -1,0 +1,186 @@
+"""The books: every source row counted by day, every refused row kept with its reason.
+
+All source rows = before scope + scored + quarantined + pending; the view `coverage` is the sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from shared import frames
+from shared.database import insert_new
+from shared.errors import DataQualityError
+from shared.runs import Run
+from shared.source import Batch
+
+SLICE_ROWS = 200_000  # rows read and scored at once: what bounds the memory of a run
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What lies in a window: rows per local day, refusals, and the slices to read it by."""
+
+    rows_read: int
+    refused: pd.DataFrame
+    undated: pd.DataFrame
+    slices: tuple[tuple[int, int], ...]
+
+    @property
+    def rows_refused(self) -> int:
+        """Refused source rows, each once however many faults it has."""
+        both = frames.gather([self.refused, self.undated])
+        return int(both.groupby("row_key").source_rows.max().sum()) if len(both) else 0
+
+
+def inspect(run: Run, since: int, until: int) -> Inspection:
+    """Reads the window once through the gate, in slices of whole days; writes nothing."""
+    counts, _ = run.source.counted(frames.micros(run.clock), since)
+    slices = tuple(_slices(counts, since, until, run.source.settings.timezone))
+    refused, rows_read = [], 0
+    for start, end in slices:
+        batch = run.source.read(start, end, frames.micros(run.clock))
+        refused.append(batch.refused)
+        rows_read += batch.rows_read
+    undated = run.source.undated(frames.micros(run.clock))
+    return Inspection(rows_read, frames.gather(refused), undated, slices)
+
+
+def _slices(counts: pd.Series, since: int, until: int, timezone: str) -> Iterator[tuple[int, int]]:
+    """Consecutive windows of whole days, each of about `SLICE_ROWS` rows at most."""
+    start, rows = since, 0
+    for day, count in counts.items():
+        begin = frames.day_start(np.datetime64(day, "D"), timezone)
+        if begin >= until:
+            break
+        if rows and rows + count > SLICE_ROWS and begin > start:
+            yield start, begin
+            start, rows = begin, 0
+        rows += int(count)
+    if start < until:
+        yield start, until
+
+
+def require_quality(inspection: Inspection, limit: float, job: str) -> None:
+    """Stops the run, before anything is written, where too many rows are refused."""
+    total = inspection.rows_read + int(inspection.undated.source_rows.sum())
+    if not total or inspection.rows_refused <= limit * total:
+        return
+    both = frames.gather([inspection.refused, inspection.undated])
+    codes = both.groupby("code").source_rows.sum().sort_values(ascending=False)
+    reasons = ", ".join(f"{code}: {count}" for code, count in codes.items())
+    raise DataQualityError(
+        f"{job} found {inspection.rows_refused} of {total} rows refused ({reasons}); at most "
+        f"{limit:.1%} may be. Nothing was written. Mend the source or the mapping, or raise "
+        "[fraudwatch] quarantine_limit."
+    )
+
+
+def stream(
+    run: Run, slices: tuple[tuple[int, int], ...], history: int, label: str | None = None
+) -> Iterator[tuple[pd.DataFrame, np.ndarray, Batch]]:
+    """(rows with lead-in, positions of the slice's own rows, the slice as read) for each slice.
+
+    history: microseconds of lead-in. The lead-in rolls on, so that each row is read once.
+    """
+    clock = frames.micros(run.clock)
+    lead: pd.DataFrame | None = None
+    for start, end in slices:
+        if lead is None:
+            lead = run.source.read(start - history, start, clock, label=label).rows
+        batch = run.source.read(start, end, clock, label=label)
+        rows = pd.concat([lead, batch.rows], ignore_index=True) if len(lead) else batch.rows
+        yield rows, np.arange(len(rows) - len(batch.rows), len(rows)), batch
+        lead = rows[rows.occurred_at >= end - history]
+
+
+def quarantine(
+    connection: Connection, run: Run, refused: pd.DataFrame, seen: pd.Series | None = None
+) -> int:
+    """Keeps each refused row and code once while it is open; returns how many were new.
+
+    seen: ids of rows that passed. What is open for them, or for a refused row but no longer among
+    its codes, is resolved.
+    """
+    table = run.tables.quarantined_rows
+    name = run.source.mapping.table
+    still = sa.and_(table.c.source_table == name, table.c.resolved_at.is_(None))
+    known = connection.execute(
+        sa.select(table.c.row_key, table.c.code, table.c.source_rows).where(still)
+    ).fetchall()
+    counts = {(r.row_key, r.code): r.source_rows for r in refused.itertuples()}
+    passed = set() if seen is None or not known else set(seen.astype("str"))
+    again = {key for key, _ in counts}
+    for key, code, rows in known:
+        here = sa.and_(still, table.c.row_key == key, table.c.code == code)
+        if (key, code) not in counts and (key in passed or key in again):
+            connection.execute(sa.update(table).where(here).values(resolved_at=run.clock))
+        elif counts.get((key, code), rows) != rows:
+            connection.execute(sa.update(table).where(here).values(source_rows=counts[key, code]))
+    open_now = {(key, code) for key, code, _ in known}
+    fresh = refused[[(r.row_key, r.code) not in open_now for r in refused.itertuples()]]
+    return insert_new(
+        connection,
+        table,
+        fresh.assign(
+            source_table=name,
+            first_run_id=run.run_id,
+            seen_at=pd.Timestamp(run.clock),
+        ),
+    )
+
+
+def count_days(connection: Connection, run: Run, scope: np.datetime64) -> None:
+    """Renews `source_days`: rows of each local day, those before `scope` apart."""
+    counts, undated = run.source.counted(frames.micros(run.clock))
+    days = pd.to_datetime(counts.index.to_numpy()).date
+    before = counts.to_numpy() * (counts.index.to_numpy() < scope)
+    table = run.tables.source_days
+    connection.execute(sa.delete(table))
+    frame = pd.DataFrame(
+        {
+            "day": pd.Series(days, dtype="object"),
+            "source_rows": counts.to_numpy(),
+            "before_scope": before,
+            "counted_at": pd.Timestamp(run.clock),
+        }
+    )
+    insert_new(connection, table, frame)
+    if undated:
+        connection.execute(
+            sa.insert(table).values(
+                day=None, source_rows=undated, before_scope=0, counted_at=run.clock
+            )
+        )
+
+
+def too_late(connection: Connection, run: Run) -> int:
+    """Valid rows that lie before the look-back and are not scored."""
+    view = run.tables.view("coverage")
+    return int(
+        connection.execute(
+            sa.select(sa.func.coalesce(sa.func.sum(sa.literal_column("too_late")), 0)).select_from(
+                view
+            )
+        ).scalar_one()
+    )
+
+
+def local_day(moment: int, timezone: str) -> np.datetime64:
+    """The calendar day of one moment."""
+    return frames.local_days(np.array([moment]), timezone)[0]
+
+
+def days_before(moment: int, days: int) -> int:
+    """A moment that many days earlier, in microseconds."""
+    return moment - days * frames.MICROSECONDS_PER_DAY
+
+
+def span_days(since: int, until: int) -> int:
+    """How many whole days a window has, at least one."""
+    return max(1, round((until - since) / frames.MICROSECONDS_PER_DAY))

@@ -1,0 +1,577 @@
+"""The front door: the command `peerwatch`.
+
+Nothing heavy is imported until a command needs it: the domains' jobs are found by entry point and
+loaded when one is asked for. A person sees one clear message; `--debug` shows the traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from functools import wraps
+from importlib.metadata import entry_points, version
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+import click
+
+from shared.errors import ConfigurationError, PeerwatchError
+
+if TYPE_CHECKING:
+    from shared.config import Configuration
+    from shared.jobs import Outcome, Request
+
+# One thread unless the user says otherwise: on a busy machine small nets on several threads were
+# measured 7 to 500 times slower. It is said before numpy is first imported.
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+DOMAINS = ("segmenter", "fraudwatch")
+VERDICTS = (
+    "in_review", "confirmed_fraud", "false_positive", "genuine_unusual", "inconclusive", "reopened",
+)  # fmt: skip
+
+
+@dataclass
+class Front:
+    """What every command shares: the options that stand anywhere on the line."""
+
+    config_path: Path
+    as_json: bool = False
+    dry_run: bool = False
+    quiet: bool = False
+    debug: bool = False
+    trigger: str = "manual"
+
+    def config(self) -> Configuration:
+        from shared import config
+
+        return config.load(self.config_path, os.environ)
+
+    def say(self, message: str, data: Mapping[str, Any] | None = None) -> None:
+        """The result on standard output: text, or with --json nothing but data."""
+        if self.as_json:
+            click.echo(json.dumps(data or {}, default=_plain, allow_nan=False, sort_keys=True))
+        elif not self.quiet:
+            click.echo(message)
+
+    def note(self, message: str) -> None:
+        """A remark on standard error."""
+        if not self.quiet:
+            click.echo(message, err=True)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON does not know, as text or a plain number."""
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinities as null, which JSON can say."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not isfinite(value) else value
+
+
+class MomentType(click.ParamType):
+    """ISO-8601, a date or a moment; what is naive is in `[source] timezone`, known later."""
+
+    name = "T"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        try:
+            return datetime.fromisoformat(str(value))
+        except ValueError:
+            self.fail(
+                f"{value!r} is no ISO-8601 date or moment, e.g. 2026-03-01 or 2026-03-01T12:00Z."
+            )
+
+
+MOMENT = MomentType()
+
+
+def _in_zone(moment: datetime | None, zone: str) -> datetime | None:
+    if moment is None or moment.tzinfo is not None:
+        return moment
+    return moment.replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
+
+
+def everywhere(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that every command takes."""
+    options = (
+        click.option("--config", "config_path", metavar="FILE", help="Configuration file."),
+        click.option("--json", "as_json", is_flag=True, help="Only data on standard output."),
+        click.option("--dry-run", is_flag=True, help="Compute and count, write nothing."),
+        click.option("--quiet", is_flag=True, help="Say nothing but errors."),
+        click.option("--debug", is_flag=True, help="Show the traceback of an error."),
+    )
+
+    @wraps(command)
+    def kept(
+        config_path: str | None, as_json: bool, dry_run: bool, quiet: bool, debug: bool, **rest: Any
+    ) -> Any:
+        front = click.get_current_context().find_object(Front)
+        assert front is not None  # noqa: S101 - made by the root group
+        if config_path:
+            front.config_path = Path(config_path)
+        front.as_json |= as_json
+        front.dry_run |= dry_run
+        front.quiet |= quiet
+        front.debug |= debug
+        return command(front, **rest)
+
+    made: Callable[..., Any] = kept
+    for option in reversed(options):
+        made = option(made)
+    return made
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("peerwatch"), prog_name="peerwatch")
+@click.option("--config", "config_path", metavar="FILE", help="Configuration file.")
+@click.option("--json", "as_json", is_flag=True, help="Only data on standard output.")
+@click.option("--dry-run", is_flag=True, help="Compute and count, write nothing.")
+@click.option("--quiet", is_flag=True, help="Say nothing but errors.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.pass_context
+def cli(context: click.Context, config_path: str | None, **flags: Any) -> None:
+    """Segment labels and fraud alerts, written back to your own SQL database."""
+    path = config_path or os.environ.get("PEERWATCH_CONFIG") or "peerwatch.toml"
+    context.obj = Front(Path(path), **flags)
+
+
+# --- making and looking -------------------------------------------------------------------------
+
+
+@cli.command()
+@click.option("--url", required=True, help="SQLAlchemy URL of your database.")
+@everywhere
+def init(front: Front, url: str) -> None:
+    """Look at the database, propose the mapping, make the result tables."""
+    from shared import setup
+
+    made = setup.init(url, front.config_path, dry_run=front.dry_run, environment=os.environ)
+    for line in made.notes:
+        front.note(line)
+    front.say(made.message, made.data)
+
+
+@cli.command()
+@everywhere
+def doctor(front: Front) -> None:
+    """Check the environment, the mapping and the data; all faults at once."""
+    from shared import setup
+
+    checks = setup.doctor(front.config(), datetime.now(UTC))
+    lines = [f"{'ok   ' if check['ok'] else 'FAULT'} {check['text']}" for check in checks]
+    front.say("\n".join(lines), {"checks": checks})
+    if not all(check["ok"] for check in checks):
+        raise click.exceptions.Exit(2)
+
+
+@cli.command()
+@everywhere
+def migrate(front: Front) -> None:
+    """Bring the result tables to the newest version."""
+    from shared import migrating, runs
+
+    results = runs.results_of(front.config())
+    with results.transaction() as connection:
+        before = migrating.current(connection, results.target)
+        if before is None:
+            migrating.require_newest(connection, results.target)
+        if not front.dry_run:
+            migrating.upgrade(connection, results.target)
+    after = before if front.dry_run else migrating.head()
+    front.say(f"result tables: version {before} before, {after} now", {"from": before, "to": after})
+
+
+@cli.command()
+@click.argument("directory", default="peerwatch_demo", type=click.Path(path_type=Path))
+@click.option("--seed", default=0, show_default=True, help="Another seed, another world.")
+@everywhere
+def demo(front: Front, directory: Path, seed: int) -> None:
+    """A small world with planted segments and planted fraud, from init to reports."""
+    from shared import demo as demonstration
+
+    shown = demonstration.run(directory, seed, front.note)
+    front.say(shown["text"], shown["data"])
+
+
+# --- jobs ---------------------------------------------------------------------------------------
+
+
+def _job(name: str) -> Any:
+    for point in entry_points(group="peerwatch.jobs"):
+        if point.name in name.split("."):
+            return point.load()[name]
+    raise ConfigurationError(f"There is no job {name}.")
+
+
+@contextmanager
+def _bar(front: Front, job: str) -> Iterator[Callable[[int], None]]:
+    """Rows done so far, on a terminal's standard error only."""
+    if front.quiet or not sys.stderr.isatty():
+        yield lambda _rows: None
+        return
+    done = 0
+
+    def progress(rows: int) -> None:
+        nonlocal done
+        done += rows
+        click.echo(f"\r{job}: {done:,} rows", err=True, nl=False)
+
+    yield progress
+    click.echo("\r\033[K", err=True, nl=False)
+
+
+def _run_job(front: Front, name: str, **request: Any) -> Outcome:
+    """Runs a job of a domain in this process, its record kept."""
+    from shared import runs
+    from shared.jobs import Request
+
+    config = front.config()
+    zone = config.source.timezone
+    made: Request = Request(
+        since=_in_zone(request.pop("since", None), zone),
+        until=_in_zone(request.pop("until", None), zone),
+        options=request,
+        dry_run=front.dry_run,
+    )
+    job = _job(name)
+    with (
+        _bar(front, name) as progress,
+        runs.opened(config, name, datetime.now(UTC), progress) as run,
+    ):
+        return runs.execute(run, job, made, front.trigger)
+
+
+def _do(front: Front, name: str, **request: Any) -> None:
+    outcome = _run_job(front, name, **request)
+    front.say(outcome.message, _finite(outcome.data))
+
+
+@cli.group()
+def segmenter() -> None:
+    """Customers: fit, score, report, evaluate, sample."""
+
+
+@cli.group()
+def fraudwatch() -> None:
+    """Transactions: fit, score, report, evaluate, explain, verdict, sample."""
+
+
+SINCE = click.option("--from", "since", type=MOMENT, help="Start of the window.")
+UNTIL = click.option("--until", "until", type=MOMENT, help="End of the window, itself not in it.")
+OUT = click.option("--out", metavar="FILE", help="Where to write.")
+
+
+@segmenter.command("fit")
+@SINCE
+@UNTIL
+@everywhere
+def segmenter_fit(front: Front, **request: Any) -> None:
+    """Refit the segments; the first fit is champion, later ones by their gate."""
+    _do(front, "segmenter.fit", **request)
+
+
+@segmenter.command("score")
+@click.option("--as-of", "until", type=MOMENT, help="Assign customers as of this moment.")
+@everywhere
+def segmenter_score(front: Front, until: datetime | None) -> None:
+    """Assign every customer to a segment or a state."""
+    _do(front, "segmenter.score", until=until)
+
+
+@segmenter.command("report")
+@OUT
+@everywhere
+def segmenter_report(front: Front, **request: Any) -> None:
+    """Write the HTML report of the segments."""
+    _do(front, "segmenter.report", **request)
+
+
+@segmenter.command("evaluate")
+@UNTIL
+@everywhere
+def segmenter_evaluate(front: Front, **request: Any) -> None:
+    """How well the segments hold: likelihood, stability, certainty."""
+    _do(front, "segmenter.evaluate", **request)
+
+
+def _sample_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    command = click.option("--size", default=1000, show_default=True, help="How many rows.")(
+        command
+    )
+    command = click.option("--seed", default=0, show_default=True)(command)
+    return OUT(command)
+
+
+@segmenter.command("sample")
+@_sample_options
+@everywhere
+def segmenter_sample(front: Front, **request: Any) -> None:
+    """Synthetic customers from the champion, as CSV."""
+    _do(front, "segmenter.sample", **request)
+
+
+@fraudwatch.command("fit")
+@SINCE
+@UNTIL
+@everywhere
+def fraudwatch_fit(front: Front, **request: Any) -> None:
+    """Train and calibrate; the first fit is champion, later ones by their gate."""
+    _do(front, "fraudwatch.fit", **request)
+
+
+@fraudwatch.command("score")
+@UNTIL
+@everywhere
+def fraudwatch_score(front: Front, **request: Any) -> None:
+    """Score what is in scope and unscored, and raise alerts."""
+    _do(front, "fraudwatch.score", **request)
+
+
+@fraudwatch.command("report")
+@OUT
+@everywhere
+def fraudwatch_report(front: Front, **request: Any) -> None:
+    """Write the HTML report of the alerts."""
+    _do(front, "fraudwatch.report", **request)
+
+
+@fraudwatch.command("evaluate")
+@SINCE
+@click.option("--to", "until", type=MOMENT, help="End of the window, itself not in it.")
+@click.option("--label", help="Column of the labels; else the mapped one.")
+@everywhere
+def fraudwatch_evaluate(front: Front, **request: Any) -> None:
+    """AUC, AP, card precision and value found, beside one-line rules."""
+    _do(front, "fraudwatch.evaluate", **request)
+
+
+@fraudwatch.command("explain")
+@click.argument("transaction_id")
+@everywhere
+def fraudwatch_explain(front: Front, transaction_id: str) -> None:
+    """The likelihood of one transaction, its parts and the reasons."""
+    _do(front, "fraudwatch.explain", transaction_id=transaction_id)
+
+
+@fraudwatch.command("sample")
+@_sample_options
+@everywhere
+def fraudwatch_sample(front: Front, **request: Any) -> None:
+    """Synthetic transactions from the champion, as CSV."""
+    _do(front, "fraudwatch.sample", **request)
+
+
+@fraudwatch.command("verdict")
+@click.argument("alert_id", required=False)
+@click.argument("verdict", required=False)
+@click.option("--transaction", help="A transaction's id, also of one that raised no alert.")
+@click.option("--csv", "sheet", type=click.Path(path_type=Path), help="A sheet of verdicts.")
+@click.option("--by", required=True, metavar="NAME", help="Who says so.")
+@click.option("--type", "fraud_type", help="What kind of fraud.")
+@click.option("--note", help="Anything worth keeping.")
+@everywhere
+def fraudwatch_verdict(front: Front, **said: Any) -> None:
+    """Record verdicts: in_review, confirmed_fraud, false_positive, genuine_unusual,
+    inconclusive, reopened."""
+    _do(front, "fraudwatch.verdict", **said)
+
+
+@cli.command()
+@click.argument("kind", type=click.Choice(DOMAINS))
+@click.option("--from", "since", type=MOMENT, required=True, help="Start of the range.")
+@click.option("--to", "until", type=MOMENT, required=True, help="End of the range, not in it.")
+@click.option("--model", help="fraudwatch: this model's scores, beside the published ones.")
+@click.option("--raise", "raises", is_flag=True, help="fraudwatch: raise alerts as well.")
+@click.option("--every", type=click.Choice(["month"]), help="segmenter: one as-of per month.")
+@everywhere
+def backfill(front: Front, kind: str, raises: bool, **request: Any) -> None:
+    """Fill a past range: scores for what has none, or segment history."""
+    _do(front, f"backfill.{kind}", **request, **{"raise": raises})
+
+
+# --- registry, runs, schedule ---------------------------------------------------------------------
+
+
+@cli.group()
+def models() -> None:
+    """The registry of fitted models."""
+
+
+@models.command("list")
+@everywhere
+def models_list(front: Front) -> None:
+    """All models, newest first."""
+    from shared import registry, runs
+
+    results = runs.open_results(front.config())
+    with results.transaction() as connection:
+        found = registry.listed(connection, results.tables)
+    lines = [
+        f"{item['status']:<10}{item['model_version_id']:<44}{item['created_at']:%Y-%m-%d %H:%M}  "
+        f"{item['rows']:,} rows"
+        for item in found
+    ]
+    front.say("\n".join(lines) or "no models yet", {"models": _finite(found)})
+
+
+@models.command("show")
+@click.argument("model_version_id")
+@everywhere
+def models_show(front: Front, model_version_id: str) -> None:
+    """The model card."""
+    from shared import registry, runs
+
+    results = runs.open_results(front.config())
+    with results.transaction() as connection:
+        found = registry.card(connection, results.tables, model_version_id)
+    front.say(json.dumps(found, indent=2, default=_plain, sort_keys=True), _finite(found))
+
+
+@models.command("promote")
+@click.argument("model_version_id")
+@click.option("--by", required=True, metavar="NAME", help="Who decides.")
+@everywhere
+def models_promote(front: Front, model_version_id: str, by: str) -> None:
+    """Make a model the champion of its kind."""
+    from shared import registry, runs
+
+    results = runs.open_results(front.config())
+    with results.transaction() as connection:
+        registry.card(connection, results.tables, model_version_id)
+        if not front.dry_run:
+            registry.promote(
+                connection, results.tables, model_version_id, by=by, now=datetime.now(UTC)
+            )
+    front.say(f"{model_version_id} is champion", {"champion": model_version_id})
+
+
+@models.command("rollback")
+@click.argument("kind", type=click.Choice(DOMAINS))
+@click.option("--by", required=True, metavar="NAME", help="Who decides.")
+@everywhere
+def models_rollback(front: Front, kind: str, by: str) -> None:
+    """Make the champion before the present one champion again."""
+    from shared import registry, runs
+
+    results = runs.open_results(front.config())
+    with results.transaction() as connection:
+        found = registry.earlier_champion(connection, results.tables, kind)
+        if not front.dry_run:
+            registry.promote(connection, results.tables, found, by=by, now=datetime.now(UTC))
+    front.say(f"{found} is champion again", {"champion": found})
+
+
+@cli.command("runs")
+@click.option("--last", default=20, show_default=True, help="How many.")
+@everywhere
+def show_runs(front: Front, last: int) -> None:
+    """The last runs, newest first."""
+    from shared import runs
+
+    results = runs.open_results(front.config())
+    with results.transaction() as connection:
+        found = runs.listed(connection, results.tables, last)
+    lines = [
+        f"{item['started_at']:%Y-%m-%d %H:%M:%S}  {item['job']:<20}{item['status']:<11}"
+        f"read {item['rows_read']:>9,}  written {item['rows_written']:>9,}  "
+        f"quarantined {item['rows_quarantined']:>5,}  {item['error'] or ''}"
+        for item in found
+    ]
+    front.say("\n".join(lines) or "no runs yet", {"runs": found})
+
+
+@cli.command()
+@click.option("--once", is_flag=True, help="Run what is due and stop.")
+@everywhere
+def schedule(front: Front, once: bool) -> None:
+    """Run the schedule in the foreground; each job is a process of its own."""
+    from shared import runs, scheduling
+
+    config = front.config()
+    if not config.schedule:
+        raise ConfigurationError(f"{config.path} has no [schedule]; nothing to wait for.")
+    failed: list[str] = []
+
+    def check() -> None:
+        results = runs.open_results(config)
+        with results.transaction() as connection:
+            started = runs.last_started(connection, results.tables)
+        for job in scheduling.due(config.schedule, started, datetime.now(UTC)):
+            front.note(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {job}")
+            if not front.dry_run and scheduling.run_child(job, str(config.path)):
+                failed.append(job)
+
+    if once:
+        check()
+        front.say("", {"failed": failed})
+        if failed:
+            raise PeerwatchError(f"These jobs failed: {', '.join(failed)}. See: peerwatch runs")
+        return
+    scheduling.ring(check)
+
+
+@cli.command()
+@everywhere
+def verify(front: Front) -> None:
+    """Check the promises on the live tables and name what is broken."""
+    from shared import verifying
+
+    broken = verifying.verify(front.config(), datetime.now(UTC))
+    lines = [f"{'ok    ' if not item['rows'] else 'BROKEN'} {item['text']}" for item in broken]
+    front.say("\n".join(lines), {"checks": broken})
+    if any(item["rows"] for item in broken):
+        raise click.exceptions.Exit(1)
+
+
+def main() -> int:
+    """Runs the command; returns the exit code and shows one message for what went wrong."""
+    for name in THREADS:
+        os.environ.setdefault(name, "1")
+    debug = "--debug" in sys.argv
+    try:
+        code = cli.main(standalone_mode=False)
+        return int(code) if isinstance(code, int) else 0
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.Abort:
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except PeerwatchError as error:
+        if debug:
+            raise
+        click.echo(f"peerwatch: {error}", err=True)
+        return error.exit_code
+    except Exception as error:
+        if debug:
+            raise
+        # The text of an unforeseen error may hold values of rows, so only its kind is shown.
+        click.echo(
+            f"peerwatch: an unforeseen {type(error).__name__} stopped the command. "
+            "Run it again with --debug to see where.",
+            err=True,
+        )
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,344 @@
+"""One TOML file: what is read, what is mapped, what each domain is told.
+
+Every section is a frozen dataclass. All faults of a file are found before the first is reported;
+an unknown key names the nearest known one. `${NAME}` is taken from the environment, and
+`PEERWATCH_SECTION__KEY` overrides a key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from shared.errors import ConfigurationError
+
+ENVIRONMENT = "PEERWATCH_"
+OWN_VARIABLES = ("PEERWATCH_CONFIG", "PEERWATCH_DATA", "PEERWATCH_TEST_URL")
+
+
+@dataclass(frozen=True)
+class Transactions:
+    """The mapping of the transactions; only `table`, `id` and `time` are needed."""
+
+    table: str
+    id: str
+    time: str
+    time_format: str | None = None
+    customer: str | None = None
+    amount: str | None = None
+    currency: str | None = None
+    counterparty: str | None = None
+    order: str | None = None
+    categories: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()
+    label: str | None = None
+    label_time: str | None = None
+    label_kind: str | None = None
+
+    def faults(self) -> list[str]:
+        if self.amount or self.categories or self.numbers:
+            return []
+        return ["[source.transactions] maps nothing to judge: give amount, categories or numbers."]
+
+    def columns(self) -> list[tuple[str, str]]:
+        """(key of the mapping, column of the source) for each mapped column."""
+        named = [
+            (item.name, getattr(self, item.name))
+            for item in dataclasses.fields(self)
+            if item.name not in ("table", "time_format", "categories", "numbers")
+        ]
+        several = [("categories", name) for name in self.categories]
+        several += [("numbers", name) for name in self.numbers]
+        return [(key, name) for key, name in named if name] + several
+
+
+@dataclass(frozen=True)
+class Customers:
+    """The mapping of the customers' own table, where there is one."""
+
+    table: str
+    id: str
+    numbers: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    descriptors: tuple[str, ...] = ()
+
+    def columns(self) -> list[tuple[str, str]]:
+        """(key of the mapping, column of the source) for each mapped column."""
+        several = [
+            (key, name)
+            for key in ("numbers", "categories", "descriptors")
+            for name in getattr(self, key)
+        ]
+        return [("id", self.id), *several]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the user's tables are, and how they are to be read."""
+
+    url: str = field(repr=False)  # may hold a password
+    timezone: str = "UTC"  # naive times and calendar days; UTC never repeats an hour
+    transactions: Transactions = field(kw_only=True)
+    customers: Customers | None = None
+
+    def faults(self) -> list[str]:
+        try:
+            ZoneInfo(self.timezone)
+        except (KeyError, ValueError, OSError):
+            return [f'[source] timezone "{self.timezone}" is no known zone, e.g. "Europe/Berlin".']
+        return []
+
+
+@dataclass(frozen=True)
+class Results:
+    """Where the result tables live; beside the source unless said otherwise."""
+
+    url: str | None = field(default=None, repr=False)
+    schema: str = "peerwatch"  # out of the way of the user's own tables
+    prefix: str = ""  # of table names where the database has no schemas
+
+    def faults(self) -> list[str]:
+        name = re.compile(r"[a-z_][a-z0-9_]{0,40}")
+        found = []
+        if not name.fullmatch(self.schema):
+            found.append(f'[results] schema "{self.schema}" is not a plain lower-case name.')
+        if self.prefix and not name.fullmatch(self.prefix):
+            found.append(f'[results] prefix "{self.prefix}" is not a plain lower-case name.')
+        return found
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """The whole file; `domains` holds each domain's own settings by section name."""
+
+    path: Path
+    source: Source
+    results: Results
+    domains: Mapping[str, Any]
+    schedule: Mapping[str, str]
+
+    @property
+    def results_url(self) -> str:
+        return self.results.url or self.source.url
+
+
+def domain_settings() -> dict[str, type]:
+    """The settings class of each domain, found by entry point."""
+    return {point.name: point.load() for point in entry_points(group="peerwatch.settings")}
+
+
+def load(
+    path: Path, environment: Mapping[str, str], domains: Mapping[str, type] | None = None
+) -> Configuration:
+    """Reads and checks the file; raises ConfigurationError with every fault found."""
+    if not path.is_file():
+        raise ConfigurationError(
+            f"There is no configuration {path}. Make one: peerwatch init --url URL, "
+            "or name another with --config."
+        )
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is not valid TOML: {error}") from error
+    return parse(document, path, environment, domains)
+
+
+def parse(
+    document: dict[str, Any],
+    path: Path,
+    environment: Mapping[str, str],
+    domains: Mapping[str, type] | None = None,
+) -> Configuration:
+    """A configuration from the parsed document, the environment applied."""
+    domains = domain_settings() if domains is None else domains
+    faults: list[str] = []
+    document = _overridden(document, environment, faults)
+    document = _substituted(document, environment, "", faults)
+    sections: dict[str, type] = {"source": Source, "results": Results, **domains}
+    unknown_keys(document, [*sections, "schedule"], "", faults)
+    schedule = _schedule(document.get("schedule", {}), faults)
+    made = {
+        name: build(kind, document.get(name, {}), f"[{name}]", faults)
+        for name, kind in sections.items()
+    }
+    if faults:
+        raise ConfigurationError([f"{path}: {fault}" for fault in faults])
+    source, results = made.pop("source"), made.pop("results")
+    return Configuration(path, source, results, made, schedule)
+
+
+def unknown_keys(found: Mapping[str, Any], known: list[str], where: str, faults: list[str]) -> None:
+    """A fault for each key that is not known, with the nearest one that is."""
+    for key in found:
+        if key in known:
+            continue
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(known))}."
+        faults.append(f"{where} unknown key {key}{hint}".strip())
+
+
+def build(kind: type, values: Any, where: str, faults: list[str]) -> Any:
+    """A dataclass from a TOML table; None, and faults, where that cannot be."""
+    if not isinstance(values, dict):
+        faults.append(f"{where} should be a table, found {_shown(values)}.")
+        return None
+    before = len(faults)
+    fields = {item.name: item for item in dataclasses.fields(kind)}
+    unknown_keys(values, list(fields), where, faults)
+    hints = typing.get_type_hints(kind)
+    made: dict[str, Any] = {}
+    for name, item in fields.items():
+        if name in values:
+            made[name] = _value(hints[name], values[name], f"{where} {name}", faults)
+        elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+            faults.append(f"{where} {name} is missing.")
+    if len(faults) > before:
+        return None
+    result = kind(**made)
+    if hasattr(result, "faults"):
+        faults.extend(result.faults())
+    return result
+
+
+def _value(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
+    """The value as the annotation wants it, or a fault that says what was expected."""
+    options = (
+        typing.get_args(hint)
+        if typing.get_origin(hint) in (typing.Union, types.UnionType)
+        else (hint,)
+    )
+    nested = [option for option in options if dataclasses.is_dataclass(option)]
+    if nested:
+        return build(typing.cast(type, nested[0]), value, where.replace("] ", ".") + "]", faults)
+    for option in options:
+        fitted = _fitted(option, value)
+        if fitted is not None:
+            return fitted
+    expected = " or ".join(_expected(option) for option in options if option is not type(None))
+    faults.append(f"{where} should be {expected}, found {_shown(value)}.")
+    return None
+
+
+def _fitted(option: Any, value: Any) -> Any:
+    origin, arguments = typing.get_origin(option), typing.get_args(option)
+    if origin is typing.Literal:
+        return value if value in arguments else None
+    if origin is tuple:
+        good = isinstance(value, list) and all(isinstance(item, arguments[0]) for item in value)
+        return tuple(value) if good else None
+    if origin in (dict, Mapping) or option in (dict, Mapping):
+        return _integer_keys(value) if isinstance(value, dict) else None
+    if option is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if option is date and isinstance(value, datetime):
+        return None
+    if isinstance(value, bool) and option is not bool:
+        return None
+    return value if isinstance(option, type) and isinstance(value, option) else None
+
+
+def _integer_keys(table: dict[str, Any]) -> dict[Any, Any]:
+    """TOML knows text keys only; a segment's id is a number."""
+    return {int(key) if key.isdecimal() else key: value for key, value in table.items()}
+
+
+def _expected(option: Any) -> str:
+    words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+    if typing.get_origin(option) is typing.Literal:
+        return " or ".join(f'"{choice}"' for choice in typing.get_args(option))
+    if typing.get_origin(option) is tuple:
+        return "a list of texts"
+    if option is date:
+        return "a date such as 2026-01-01"
+    return words.get(option, "a table")
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _overridden(
+    document: dict[str, Any], environment: Mapping[str, str], faults: list[str]
+) -> dict[str, Any]:
+    """PEERWATCH_SECTION__KEY=value, its value read as TOML and else as text."""
+    result = _copied(document)
+    for name, text in sorted(environment.items()):
+        if not name.startswith(ENVIRONMENT) or name in OWN_VARIABLES:
+            continue
+        path = name.removeprefix(ENVIRONMENT).lower().split("__")
+        if len(path) < 2:
+            faults.append(
+                f"The environment's {name} names no key; expected {ENVIRONMENT}SECTION__KEY."
+            )
+            continue
+        table = result
+        for step in path[:-1]:
+            table = table.setdefault(step, {})
+        table[path[-1]] = _from_text(text)
+    return result
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return value
+
+
+def _from_text(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _substituted(value: Any, environment: Mapping[str, str], where: str, faults: list[str]) -> Any:
+    """`${NAME}` replaced from the environment, a missing name being a fault."""
+    if isinstance(value, dict):
+        return {
+            key: _substituted(item, environment, f"{where} {key}".strip(), faults)
+            for key, item in value.items()
+        }
+    if not isinstance(value, str):
+        return value
+
+    def replace(match: re.Match[str]) -> str:
+        if match[1] not in environment:
+            faults.append(f"{where} needs the environment variable {match[1]}, which is not set.")
+        return environment.get(match[1], "")
+
+    return re.sub(r"\$\{(\w+)\}", replace, value)
+
+
+def _schedule(table: Any, faults: list[str]) -> dict[str, str]:
+    """Job name to rule; which rules can be read is for shared.scheduling to say."""
+    from shared.scheduling import SCHEDULABLE, rule_fault
+
+    if not isinstance(table, dict):
+        faults.append("[schedule] should be a table.")
+        return {}
+    flat = {
+        f"{job}.{verb}": rule
+        for job, verbs in table.items()
+        for verb, rule in (verbs.items() if isinstance(verbs, dict) else [("", verbs)])
+    }
+    flat = {name.rstrip("."): rule for name, rule in flat.items()}
+    unknown_keys(flat, list(SCHEDULABLE), "[schedule]", faults)
+    faults.extend(
+        f'[schedule] "{name}": {fault}'
+        for name, rule in flat.items()
+        if (fault := rule_fault(rule)) is not None
+    )
+    return flat

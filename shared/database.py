@@ -1,0 +1,342 @@
+"""Engines, transactions, columnar reads and bulk writes: every difference between dialects.
+
+Results are written over SQLAlchemy, one transaction per unit of work. The user's tables are read
+columnar: through ADBC for SQLite and PostgreSQL, through SQLAlchemy for any other database, with
+one result type (a pyarrow table).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy import event, exc
+from sqlalchemy.engine import URL, Connection, Engine, make_url
+
+from shared.errors import ConfigurationError, PeerwatchError, TemporaryError
+from shared.tables import MOMENT_FORMAT, Moment
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+BUSY_SECONDS = 30  # how long a writer waits for another before it gives up
+TRANSIENT_STATES = {"40001", "40P01", "55P03", "57P01", "57P03", "08000", "08003", "08006"}
+
+
+def parse_url(url: str) -> URL:
+    """The SQLAlchemy URL; a fault names what was found without showing a secret."""
+    try:
+        parsed = make_url(url)
+        parsed.get_dialect()
+    except (exc.ArgumentError, exc.NoSuchModuleError, ImportError, ValueError) as error:
+        scheme = url.split("://", 1)[0] if "://" in url else "no scheme"
+        raise ConfigurationError(
+            f"The database URL cannot be used (found {scheme}). Expected sqlite:///file.db, "
+            "postgresql+psycopg://user@host/name, or another SQLAlchemy URL whose driver is "
+            "installed."
+        ) from error
+    if parsed.get_backend_name() == "postgresql" and parsed.drivername == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise ConfigurationError(
+            "The database URL names an SQLite database in memory, which ends with the command. "
+            "Name a file: sqlite:///file.db"
+        )
+    return parsed
+
+
+def require_file(url: URL) -> None:
+    """A SQLite source must exist: opening it would otherwise make an empty one."""
+    if url.get_backend_name() == "sqlite" and not Path(str(url.database)).is_file():
+        raise ConfigurationError(
+            f"There is no SQLite database {url.database}. Check the path in [source] url; "
+            "a relative path starts where the command runs."
+        )
+
+
+def engine(url: URL, *, read_only: bool = False, name: str = "peerwatch") -> Engine:
+    """An engine that holds no idle connection; read-only by the server's own means."""
+    if url.get_backend_name() == "sqlite":
+        return _sqlite_engine(url, read_only)
+    arguments: dict[str, Any] = {}
+    if url.get_backend_name() == "postgresql":
+        arguments = {"application_name": name[:63], "connect_timeout": 10}
+        if read_only:
+            arguments["options"] = "-c default_transaction_read_only=on"
+    return sa.create_engine(
+        url, poolclass=sa.NullPool, hide_parameters=True, connect_args=arguments
+    )
+
+
+def _sqlite_engine(url: URL, read_only: bool) -> Engine:
+    made = sa.create_engine(
+        url,
+        poolclass=sa.NullPool,
+        hide_parameters=True,
+        connect_args={"timeout": BUSY_SECONDS, "isolation_level": None},
+    )
+
+    @event.listens_for(made, "connect")
+    def _connected(connection: Any, _record: Any) -> None:
+        if read_only:
+            connection.execute("PRAGMA query_only = ON")
+
+    @event.listens_for(made, "begin")
+    def _begin(connection: Connection) -> None:
+        # The driver's own deferred BEGIN lets two writers read the same watermark.
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+    return made
+
+
+@contextmanager
+def transaction(engine: Engine) -> Iterator[Connection]:
+    """One transaction, rolled back unless the block reaches its end; faults in our own words."""
+    with translated(engine.url), engine.begin() as connection:
+        yield connection
+
+
+@contextmanager
+def translated(url: URL) -> Iterator[None]:
+    """Turns the driver's errors into ours; the cause is kept, values are not."""
+    try:
+        yield
+    except exc.DBAPIError as error:
+        raise _translate(error, url) from error
+
+
+def _translate(error: exc.DBAPIError, url: URL) -> PeerwatchError:
+    shown = url.render_as_string(hide_password=True)
+    said = str(error.orig).strip().splitlines()
+    what = _without_secret(said[0] if said else type(error.orig).__name__, url)
+    state = getattr(error.orig, "sqlstate", None)
+    if state in TRANSIENT_STATES or "database is locked" in what or error.connection_invalidated:
+        return TemporaryError(f"The database {shown} was busy or closed the session: {what}")
+    if isinstance(error, exc.OperationalError) and state is None:
+        return TemporaryError(
+            f"The database {shown} could not be reached: {what}. "
+            "Check that it runs, and the URL, the rights and the disk."
+        )
+    return PeerwatchError(f"The database {shown} refused a statement: {what}")
+
+
+def _without_secret(text: str, url: URL) -> str:
+    return text.replace(url.password, "***") if url.password else text
+
+
+# --- reading ----------------------------------------------------------------------------------
+
+
+class Reader:
+    """Columnar reads from the user's database; never writes, holds no transaction open."""
+
+    def __init__(self, url: URL, name: str = "peerwatch") -> None:
+        self.url = url
+        self.dialect = url.get_dialect()()
+        self._name = name
+        self._connection: Any = None
+
+    def __enter__(self) -> Reader:
+        require_file(self.url)
+        backend = self.url.get_backend_name()
+        try:
+            if backend == "sqlite":
+                import adbc_driver_sqlite.dbapi as adbc
+
+                path = Path(str(self.url.database)).resolve().as_uri()
+                self._connection = adbc.connect(f"{path}?mode=ro")
+            elif backend == "postgresql":
+                import adbc_driver_postgresql.dbapi as adbc
+
+                self._connection = adbc.connect(_libpq(self.url, self._name))
+        except Exception as error:
+            raise _reading(error, self.url) from error
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def read(self, select: sa.Select[Any]) -> pa.Table:
+        """All rows of the select as one pyarrow table, columns named as selected."""
+        if self._connection is None:
+            return self._read_any(select)
+        style = "numeric_dollar" if self.url.get_backend_name() == "postgresql" else "qmark"
+        dialect: Any = type(self.dialect)(paramstyle=style)  # type: ignore[call-arg]
+        compiled = select.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
+        values = [compiled.params[name] for name in compiled.positiontup or []]
+        try:
+            with self._connection.cursor() as cursor:
+                cursor.execute(str(compiled), values or None)
+                return cursor.fetch_arrow_table()
+        except Exception as error:
+            raise _reading(error, self.url) from error
+        finally:
+            # A read lock kept between batches would keep a SQLite writer from its commit.
+            self._connection.rollback()
+
+    def _read_any(self, select: sa.Select[Any]) -> pa.Table:
+        import pyarrow as pa
+
+        names = [column.name for column in select.selected_columns]
+        with translated(self.url), engine(self.url, read_only=True).connect() as connection:
+            result = connection.execution_options(stream_results=True).execute(select)
+            batches = [
+                pa.table(dict(zip(names, zip(*part, strict=True), strict=True)))
+                for part in result.partitions(50_000)
+            ]
+        return (
+            pa.concat_tables(batches, promote_options="permissive")
+            if batches
+            else pa.table({name: pa.array([], pa.null()) for name in names})
+        )
+
+
+def _libpq(url: URL, name: str) -> str:
+    """The URL as libpq reads it, read-only and named."""
+    plain = url.set(drivername="postgresql").update_query_dict(
+        {
+            "options": "-c default_transaction_read_only=on",
+            "application_name": name[:63],
+            "connect_timeout": "10",
+        }
+    )
+    return plain.render_as_string(hide_password=False).replace("+", "%20")
+
+
+def _reading(error: Exception, url: URL) -> PeerwatchError:
+    said = str(error).strip().splitlines()
+    what = _without_secret(said[0] if said else type(error).__name__, url)
+    shown = url.render_as_string(hide_password=True)
+    transient = ("locked", "connect", "terminating", "closed")
+    if any(word in what.lower() for word in transient):
+        return TemporaryError(f"The database {shown} could not be read: {what}")
+    return PeerwatchError(f"The database {shown} refused a read: {what}")
+
+
+# --- writing ----------------------------------------------------------------------------------
+
+
+def insert_new(connection: Connection, table: sa.Table, frame: pd.DataFrame) -> int:
+    """Inserts rows whose key is not there yet; returns how many were new.
+
+    One set-based statement from a staged table; unique constraints alone decide what is new.
+    """
+    return _merge(connection, table, frame, update=())
+
+
+def upsert(connection: Connection, table: sa.Table, frame: pd.DataFrame) -> int:
+    """Inserts rows, or renews the other columns of rows whose primary key is there."""
+    keys = {column.name for column in table.primary_key}
+    return _merge(connection, table, frame, [name for name in frame.columns if name not in keys])
+
+
+def _merge(
+    connection: Connection, table: sa.Table, frame: pd.DataFrame, update: Sequence[str]
+) -> int:
+    if frame.empty:
+        return 0
+    columns = [table.c[name] for name in frame.columns]
+    with staged(connection, columns, frame) as stage:
+        if connection.dialect.name == "sqlite":
+            from sqlalchemy.dialects.sqlite import insert
+        else:
+            from sqlalchemy.dialects.postgresql import insert  # type: ignore[assignment]
+        names = [column.name for column in columns]
+        # SQLite reads `FROM stage ON CONFLICT` as a join unless a WHERE stands between.
+        source = sa.select(*(stage.c[name] for name in names)).where(sa.true())
+        statement = insert(table).from_select(names, source)
+        if update:
+            statement = statement.on_conflict_do_update(
+                index_elements=list(table.primary_key),
+                set_={name: statement.excluded[name] for name in update},
+            )
+        else:
+            statement = statement.on_conflict_do_nothing()
+        return connection.execute(statement).rowcount
+
+
+@contextmanager
+def staged(
+    connection: Connection, columns: Sequence[sa.Column[Any]], frame: pd.DataFrame
+) -> Iterator[sa.Table]:
+    """A temporary table that holds the frame's rows, gone when the block ends."""
+    stage = sa.Table(
+        f"stage_{time.monotonic_ns()}",
+        sa.MetaData(),
+        *(sa.Column(column.name, column.type) for column in columns),
+        prefixes=["TEMPORARY"],
+    )
+    stage.create(connection)
+    try:
+        _load(connection, stage, frame)
+        yield stage
+    finally:
+        if not connection.invalidated and connection.in_transaction():
+            _drop(connection, stage)
+
+
+def _drop(connection: Connection, stage: sa.Table) -> None:
+    try:
+        stage.drop(connection)
+    except exc.DBAPIError:
+        if connection.dialect.name == "sqlite":
+            raise
+        # The transaction has failed already: the server drops the table with the session.
+
+
+def _load(connection: Connection, stage: sa.Table, frame: pd.DataFrame) -> None:
+    dialect = connection.dialect.name
+    values = [column_values(frame[column.name], column, dialect) for column in stage.columns]
+    if dialect == "postgresql":
+        _copy(connection, stage, values)
+        return
+    rows = list(zip(*values, strict=True))
+    marks = ", ".join("?" * len(values))
+    name = connection.dialect.identifier_preparer.format_table(stage)
+    connection.exec_driver_sql(f"INSERT INTO {name} VALUES ({marks})", rows)
+
+
+def _copy(connection: Connection, stage: sa.Table, values: list[list[Any]]) -> None:
+    name = connection.dialect.identifier_preparer.format_table(stage)
+    driver: Any = connection.connection.driver_connection
+    with driver.cursor() as cursor, cursor.copy(f"COPY {name} FROM STDIN") as copy:
+        for row in zip(*values, strict=True):
+            copy.write_row(row)
+
+
+def column_values(series: pd.Series, column: sa.Column[Any], dialect: str) -> list[Any]:
+    """A column as the driver takes it: None for missing, moments from microseconds."""
+    import numpy as np
+    import pandas as pd
+
+    if isinstance(column.type, Moment):
+        return moments(series, dialect)
+    missing = pd.isna(series).to_numpy()
+    if isinstance(column.type, sa.Date):
+        return [
+            None if gone else str(value)[:10] for value, gone in zip(series, missing, strict=True)
+        ]
+    if isinstance(column.type, sa.Boolean) and dialect == "sqlite":
+        return [int(value) for value in series]
+    values = series.to_numpy(dtype=object, na_value=None) if missing.any() else series.to_numpy()
+    return list(values.tolist()) if isinstance(values, np.ndarray) else list(values)
+
+
+def moments(series: pd.Series, dialect: str) -> list[Any]:
+    """Microseconds since 1970 (missing allowed) or datetimes, as the column stores them."""
+    import numpy as np
+    import pandas as pd
+
+    if pd.api.types.is_numeric_dtype(series.dtype):
+        missing = pd.isna(series).to_numpy()
+        stamps = series.fillna(0).to_numpy(dtype="int64").astype("datetime64[us]")
+        texts = np.char.add(np.datetime_as_string(stamps, unit="us"), "Z").tolist()
+        return [None if gone else text for text, gone in zip(texts, missing, strict=True)]
+    return [None if pd.isna(value) else value.strftime(MOMENT_FORMAT) for value in series]

@@ -1,0 +1,186 @@
+"""Which models there are and which one is champion; the models themselves are in the database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from shared import artifacts
+from shared.errors import ConfigurationError, PeerwatchError
+from shared.tables import Tables
+
+KINDS = ("segmenter", "fraudwatch")
+AUTOMATIC = "gate"  # who promoted a model that passed by itself
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A model version as read back: what it is called, when it learned, and what it holds."""
+
+    model_version_id: str
+    kind: str
+    status: str
+    trained_from: datetime
+    trained_to: datetime
+    metrics: Mapping[str, Any]
+    header: Mapping[str, Any]
+    arrays: Mapping[str, np.ndarray]
+
+
+def champion(connection: Connection, tables: Tables, kind: str) -> Stored | None:
+    """The champion of a kind with its arrays, its hash checked; None where there is none."""
+    table = tables.model_versions
+    row = connection.execute(
+        sa.select(table).where(table.c.kind == kind, table.c.status == "champion")
+    ).first()
+    return None if row is None else _stored(row)
+
+
+def champion_id(connection: Connection, tables: Tables, kind: str) -> str | None:
+    """The id of the champion of a kind, without its arrays."""
+    table = tables.model_versions
+    return connection.execute(
+        sa.select(table.c.model_version_id).where(
+            table.c.kind == kind, table.c.status == "champion"
+        )
+    ).scalar()
+
+
+def load(connection: Connection, tables: Tables, model_version_id: str) -> Stored:
+    """A model version by its id."""
+    table = tables.model_versions
+    row = connection.execute(
+        sa.select(table).where(table.c.model_version_id == model_version_id)
+    ).first()
+    if row is None:
+        raise ConfigurationError(
+            f"There is no model {model_version_id}. See those there are: peerwatch models list"
+        )
+    return _stored(row)
+
+
+def _stored(row: sa.Row[Any]) -> Stored:
+    header, arrays = artifacts.unpack(row.artifact, row.sha256)
+    return Stored(
+        row.model_version_id, row.kind, row.status, row.trained_from, row.trained_to,
+        row.metrics, header, arrays,
+    )  # fmt: skip
+
+
+def store(
+    connection: Connection,
+    tables: Tables,
+    kind: str,
+    header: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    *,
+    now: datetime,
+    window: tuple[datetime, datetime],
+    rows: int,
+    metrics: Mapping[str, Any],
+    card: Mapping[str, Any],
+) -> tuple[str, bool]:
+    """Stores a candidate; returns its id and whether it is new.
+
+    The id is a function of what the model is, so that the same fit twice is one model.
+    """
+    data = artifacts.pack(header, arrays)
+    sha256 = artifacts.digest(data)
+    model_version_id = f"{kind}-{window[1]:%Y%m%d}-{sha256[:10]}"
+    table = tables.model_versions
+    there = sa.select(table.c.status).where(table.c.model_version_id == model_version_id)
+    if connection.execute(there).first() is not None:
+        return model_version_id, False
+    connection.execute(
+        sa.insert(table).values(
+            model_version_id=model_version_id,
+            kind=kind,
+            status="candidate",
+            created_at=now,
+            trained_from=window[0],
+            trained_to=window[1],
+            rows=rows,
+            metrics=dict(metrics),
+            card=dict(card),
+            gate={},
+            sha256=sha256,
+            artifact=data,
+        )
+    )
+    return model_version_id, True
+
+
+def promote(
+    connection: Connection, tables: Tables, model_version_id: str, *, by: str, now: datetime
+) -> str:
+    """Makes a model the champion of its kind and retires the one before; returns the kind."""
+    table = tables.model_versions
+    kind = connection.execute(
+        sa.select(table.c.kind).where(table.c.model_version_id == model_version_id)
+    ).scalar()
+    if kind is None:
+        raise ConfigurationError(
+            f"There is no model {model_version_id}. See those there are: peerwatch models list"
+        )
+    connection.execute(
+        sa.update(table)
+        .where(table.c.kind == kind, table.c.status == "champion")
+        .values(status="retired")
+    )
+    connection.execute(
+        sa.update(table)
+        .where(table.c.model_version_id == model_version_id)
+        .values(status="champion", promoted_at=now, promoted_by=by)
+    )
+    return str(kind)
+
+
+def record_gate(
+    connection: Connection, tables: Tables, model_version_id: str, gate: Mapping[str, Any]
+) -> None:
+    """Keeps why a model passed its gate or not."""
+    table = tables.model_versions
+    connection.execute(
+        sa.update(table).where(table.c.model_version_id == model_version_id).values(gate=dict(gate))
+    )
+
+
+def earlier_champion(connection: Connection, tables: Tables, kind: str) -> str:
+    """The id of the champion before the present one."""
+    table = tables.model_versions
+    before = connection.execute(
+        sa.select(table.c.model_version_id)
+        .where(table.c.kind == kind, table.c.status == "retired", table.c.promoted_at.is_not(None))
+        .order_by(table.c.promoted_at.desc())
+    ).scalar()
+    if before is None:
+        raise PeerwatchError(f"There is no earlier champion of {kind} to go back to.")
+    return str(before)
+
+
+def listed(connection: Connection, tables: Tables) -> list[dict[str, Any]]:
+    """All models, newest first, without their arrays."""
+    table = tables.model_versions
+    columns = [column for column in table.c if column.name not in ("artifact", "card")]
+    rows = connection.execute(sa.select(*columns).order_by(table.c.created_at.desc()))
+    return [dict(row._mapping) for row in rows]
+
+
+def card(connection: Connection, tables: Tables, model_version_id: str) -> dict[str, Any]:
+    """The model card and what the registry knows beside it."""
+    table = tables.model_versions
+    columns = [column for column in table.c if column.name != "artifact"]
+    row = connection.execute(
+        sa.select(*columns).where(table.c.model_version_id == model_version_id)
+    ).first()
+    if row is None:
+        raise ConfigurationError(
+            f"There is no model {model_version_id}. See those there are: peerwatch models list"
+        )
+    return dict(row._mapping)

@@ -1,0 +1,197 @@
+"""`init` and `doctor`: from a URL to a mapping and tables, and everything that may be wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from shared import config, frames, mapping, migrating, runs
+from shared.config import Configuration
+from shared.database import engine, parse_url, require_file, translated
+from shared.errors import ConfigurationError, PeerwatchError
+from shared.source import Source
+
+CLOCK_SECONDS = 60  # how far the database's clock may be from ours
+SAMPLE_DAYS = 30
+
+
+@dataclass(frozen=True)
+class Made:
+    """What init did, for people and for programs."""
+
+    message: str
+    data: Mapping[str, Any]
+    notes: list[str]
+
+
+def init(url: str, path: Path, *, dry_run: bool, environment: Mapping[str, str]) -> Made:
+    """Proposes the mapping, writes the file, creates the result tables.
+
+    A file that is there is kept, and only the tables are made. Nothing is half done: the file gets
+    its name after the tables are committed.
+    """
+    if path.is_file():
+        settings, text, notes = _kept(url, path, environment)
+    else:
+        settings, text, notes = _proposed(url, path, environment)
+    with Source(settings.source, "peerwatch/init") as source:
+        kinds, types = source.kinds, source.types
+    data = {"config": str(path), "kinds": kinds, "mapping": settings.source.transactions.__dict__}
+    if dry_run:
+        return Made(f"would write {path} and make the result tables\n\n{text}", data, notes)
+    _create(settings, kinds, types)
+    if not path.is_file():
+        part = path.with_name(f"{path.name}.part")
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    next_steps = "Look it through, then: peerwatch doctor"
+    return Made(f"wrote {path} and made the result tables. {next_steps}", data, notes)
+
+
+def _kept(
+    url: str, path: Path, environment: Mapping[str, str]
+) -> tuple[Configuration, str, list[str]]:
+    settings = config.load(path, environment)
+    if parse_url(settings.source.url) != parse_url(url):
+        raise ConfigurationError(
+            f"{path} is there already, for another database. Name another file with --config, or "
+            "remove it to start anew."
+        )
+    return settings, path.read_text(encoding="utf-8"), [f"kept {path} as it is"]
+
+
+def _proposed(
+    url: str, path: Path, environment: Mapping[str, str]
+) -> tuple[Configuration, str, list[str]]:
+    import tomllib
+
+    parsed = parse_url(url)
+    require_file(parsed)
+    with translated(parsed), engine(parsed, read_only=True).connect() as connection:
+        proposal = mapping.propose(mapping.look(connection))
+    text = mapping.to_toml(proposal, url)
+    secret = {mapping.PASSWORD_VARIABLE: parsed.password or ""}
+    settings = config.parse(tomllib.loads(text), path, {**environment, **secret})
+    return settings, text, proposal.notes
+
+
+def _create(settings: Configuration, kinds: dict[str, str], types: dict[str, str]) -> None:
+    """Makes the tables and records what the columns are, in one transaction."""
+    results = runs.results_of(settings, kinds)
+    with results.transaction() as connection:
+        if migrating.current(connection, results.target) is not None:
+            recorded = migrating.recorded_kinds(connection, results.target)
+            faults = [
+                f"The result tables were made for {recorded[key]} {key} ids, this mapping has "
+                f"{kind}. Use another [results] schema or prefix."
+                for key, kind in kinds.items()
+                if recorded.get(key, kind) != kind
+            ]
+            if faults:
+                raise ConfigurationError(faults)
+        migrating.upgrade(connection, results.target)
+        mapped = {f"mapped.{key}": "yes" for key in kinds}
+        columns = {f"column.{name}": kind for name, kind in types.items()}
+        runs.write_settings(connection, results.tables, {**mapped, **columns})
+
+
+# --- doctor -------------------------------------------------------------------------------------
+
+
+def doctor(settings: Configuration, now: datetime) -> list[dict[str, Any]]:
+    """Every check with its finding; one that cannot be made is a fault, and the others go on."""
+    checks: list[dict[str, Any]] = []
+    with _noted(checks, "source"), Source(settings.source, "peerwatch/doctor") as source:
+        _note(checks, f"source: {source.url.render_as_string()} can be read; mapping fits")
+        with _noted(checks, "clock"):
+            _check_clock(checks, source, now)
+        with _noted(checks, "rows"):
+            _check_rows(checks, source, now)
+        with _noted(checks, "indexes"):
+            _propose_indexes(checks, source)
+    with _noted(checks, "results"):
+        results = runs.open_results(settings)
+        _note(checks, f"results: version {migrating.head()} at {results.engine.url}")
+    return checks
+
+
+def _note(checks: list[dict[str, Any]], text: str, ok: bool = True) -> None:
+    checks.append({"ok": ok, "text": text})
+
+
+@contextmanager
+def _noted(checks: list[dict[str, Any]], what: str) -> Iterator[None]:
+    try:
+        yield
+    except ConfigurationError as error:
+        for fault in error.faults:
+            _note(checks, f"{what}: {fault}", ok=False)
+    except PeerwatchError as error:
+        _note(checks, f"{what}: {error}", ok=False)
+
+
+def _check_clock(checks: list[dict[str, Any]], source: Source, now: datetime) -> None:
+    with translated(source.url), source.engine.connect() as connection:
+        theirs = connection.execute(sa.select(sa.func.current_timestamp())).scalar()
+    if isinstance(theirs, str):
+        theirs = datetime.fromisoformat(theirs)
+    if theirs is not None and theirs.tzinfo is None:
+        theirs = theirs.replace(tzinfo=UTC)
+    apart = abs((theirs - datetime.now(UTC)).total_seconds()) if theirs else 0.0
+    _note(checks, f"clock: the database is {apart:.0f} s from this machine", apart <= CLOCK_SECONDS)
+
+
+def _check_rows(checks: list[dict[str, Any]], source: Source, now: datetime) -> None:
+    clock = frames.micros(now)
+    counts, undated = source.counted(clock)
+    total = int(counts.sum()) + undated
+    if not total:
+        _note(checks, f"rows: {source.mapping.table} is empty", ok=False)
+        return
+    _note(checks, f"rows: {total:,} in {source.mapping.table}, {undated:,} without a valid time")
+    newest = source.newest(clock)
+    if newest is None:
+        _note(checks, "rows: none has a valid time before now", ok=False)
+        return
+    since = newest - SAMPLE_DAYS * frames.MICROSECONDS_PER_DAY
+    batch = source.read(since, newest + 1, clock)
+    _note(checks, f"rows: {len(batch.rows):,} valid in the last {SAMPLE_DAYS} days")
+    for code, rows in batch.refused.groupby("code").source_rows.sum().items():
+        _note(checks, f"rows: {rows:,} refused as {code} ({frames.CODES[str(code)]})", ok=True)
+    if "customer_id" in batch.rows:
+        alone = int(batch.rows.customer_id.isna().sum())
+        _note(checks, f"rows: {alone:,} valid rows without a customer are scored alone")
+
+
+def _propose_indexes(checks: list[dict[str, Any]], source: Source) -> None:
+    """Indexes that would help, as statements for the owner of the source; none is made here."""
+    table, mapped = source.mapping.table, source.mapping
+    wanted: list[tuple[str, ...]] = [(mapped.time,)]
+    wanted += [(key, mapped.time) for key in (mapped.customer, mapped.counterparty) if key]
+    with translated(source.url), source.engine.connect() as connection:
+        inspector = sa.inspect(connection)
+        schema, _, name = table.rpartition(".")
+        if name in inspector.get_view_names(schema or None):
+            _note(checks, f"indexes: {table} is a view; those of its tables serve it")
+            return
+        there = [
+            tuple(item["column_names"]) for item in inspector.get_indexes(name, schema or None)
+        ]
+        quote = connection.dialect.identifier_preparer.quote
+        for columns in wanted:
+            if any(found[: len(columns)] == columns for found in there):
+                continue
+            listed = ", ".join(quote(column) for column in columns)
+            where = ".".join(quote(part) for part in table.split("."))
+            _note(
+                checks,
+                f"indexes: would help: CREATE INDEX ON {where} ({listed})".replace(
+                    " ON ", f" {quote('_'.join((name, *columns)))} ON ", 1
+                ),
+            )

@@ -1,0 +1,761 @@
+"""The user's tables, read as they are mapped and never written.
+
+Identifiers come from reflection only, values are bound. Cells are read with their state (there,
+null, wrong type), so that the quality gate can refuse a row with a reason instead of a read
+failing or a cast turning text into zero.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import sqlalchemy as sa
+from sqlalchemy import exc
+from sqlalchemy.engine import Connection, Engine
+
+from shared import frames
+from shared.config import Customers, Transactions
+from shared.config import Source as SourceSettings
+from shared.database import Reader, engine, parse_url, require_file, translated
+from shared.errors import ConfigurationError
+from shared.frames import NULL, OK, WRONG, Cells
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MICROSECONDS = 1_000_000
+WIDE = timedelta(days=2)  # more than any zone's offset: the exact window is cut afterwards
+KEY_OF = {"id": "transaction", "customer": "customer", "counterparty": "counterparty"}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one read found: valid rows in order of (occurred_at, id), refusals, rows counted."""
+
+    rows: pd.DataFrame
+    refused: pd.DataFrame
+    rows_read: int
+
+
+class Source:
+    """An open source: reflected, checked against its mapping, ready to be read."""
+
+    def __init__(self, settings: SourceSettings, name: str = "peerwatch") -> None:
+        self.settings = settings
+        self.url = parse_url(settings.url)
+        self.name = name
+        self.engine: Engine = engine(self.url, read_only=True, name=name)
+        self.kinds: dict[str, str] = {}
+        self.types: dict[str, str] = {}
+        self._duplicates: pd.Series | None = None
+
+    def __enter__(self) -> Source:
+        require_file(self.url)
+        with translated(self.url), self.engine.connect() as connection:
+            self._reflect(connection)
+        self._reader = Reader(self.url, self.name).__enter__()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._reader.__exit__()
+
+    @property
+    def mapping(self) -> Transactions:
+        return self.settings.transactions
+
+    # --- reflection ---------------------------------------------------------------------------
+
+    def _reflect(self, connection: Connection) -> None:
+        faults: list[str] = []
+        self.table = reflected(connection, self.mapping.table, "[source.transactions]", faults)
+        found = _types(connection, self.table, self.mapping, "[source.transactions]", faults)
+        self.types = {f"{self.mapping.table}.{name}": kind for name, kind in found.items()}
+        self.customer_table: sa.Table | None = None
+        if self.settings.customers is not None:
+            mapped = self.settings.customers
+            self.customer_table = reflected(connection, mapped.table, "[source.customers]", faults)
+            known = _types(connection, self.customer_table, mapped, "[source.customers]", faults)
+            self.types |= {f"{mapped.table}.{name}": kind for name, kind in known.items()}
+        if not faults:
+            self.kinds = self._kinds(faults)
+        if not faults:
+            self._unique = _is_unique(connection, self.table, self.mapping.id)
+            faults.extend(self._wrong_roles())
+        if faults:
+            raise ConfigurationError(faults)
+
+    def _kinds(self, faults: list[str]) -> dict[str, str]:
+        kinds = {}
+        for key, name in self.mapping.columns():
+            if key in KEY_OF:
+                kinds[KEY_OF[key]] = _key_kind(
+                    self.type_of(name), f"[source.transactions] {key}", name, faults
+                )
+        customers = self.settings.customers
+        if customers is not None and "customer" in kinds:
+            own = _key_kind(
+                self.types[f"{customers.table}.{customers.id}"],
+                "[source.customers] id",
+                customers.id,
+                faults,
+            )
+            if own != kinds["customer"]:
+                faults.append(
+                    f"[source.customers] id {customers.table}.{customers.id} is {own}, but "
+                    f"{self.mapping.table}.{self.mapping.customer} is {kinds['customer']}. "
+                    "Map a view that casts one of them: CREATE VIEW customers_peerwatch AS SELECT "
+                    f"CAST({customers.id} AS {_sql_type(kinds['customer'])}) AS customer_key, "
+                    f"c.* FROM {customers.table} c"
+                )
+        return kinds
+
+    def _wrong_roles(self) -> list[str]:
+        """Columns whose type cannot play the role that the mapping gives them."""
+        wanted = {"amount": ("integer", "number"), "numbers": ("integer", "number", "boolean")}
+        faults = [
+            f"[source.transactions] {key}: {self.mapping.table}.{name} is {self.type_of(name)}, "
+            f"expected a number. Map a view that casts it."
+            for key, name in self.mapping.columns()
+            if key in wanted and self.type_of(name) not in wanted[key]
+        ]
+        if self.type_of(self.mapping.time) not in (
+            "text",
+            "epoch",
+            "timestamp",
+            "timestamptz",
+            "date",
+        ):
+            faults.append(
+                f"[source.transactions] time: {self.mapping.table}.{self.mapping.time} is "
+                f"{self.type_of(self.mapping.time)}, expected a timestamp, a date, ISO text or "
+                "epoch seconds."
+            )
+        return faults
+
+    def type_of(self, column: str) -> str:
+        """What a transactions' column holds: one of the names of `_category`."""
+        return self.types[f"{self.mapping.table}.{column}"]
+
+    def changed(self, recorded: Mapping[str, str]) -> list[str]:
+        """Columns whose type is no longer what `recorded` says, as faults."""
+        return [
+            f"{column} was {recorded[column]} when it was mapped and is {kind} now. Map a view "
+            "that restores its type, or run peerwatch init again with another schema or prefix."
+            for column, kind in self.types.items()
+            if column in recorded and recorded[column] != kind
+        ]
+
+    # --- transactions -------------------------------------------------------------------------
+
+    def read(self, since: int, until: int, clock: int, *, label: str | None = None) -> Batch:
+        """Rows with since <= occurred_at < until (microseconds); with `label`, its value too."""
+        select = sa.select(*self._columns(label))
+        clause = self._window(since, until)
+        if clause is not None:
+            select = select.where(clause)
+        return self._gated(self._reader.read(select), (since, until), clock, label)
+
+    def undated(self, clock: int) -> pd.DataFrame:
+        """Refusals of the rows that have no usable time and so lie in no window."""
+        select = sa.select(*self._columns(None))
+        clauses = [self.table.c[self.mapping.time].is_(None), self._unreadable()]
+        if self.type_of(self.mapping.time) != "text" or self._sorted_text:
+            clauses.append(self._after(frames.moment(clock) + timedelta(days=1)))
+        table = self._reader.read(select.where(sa.or_(*clauses)))
+        batch = self._gated(table, None, clock, None)
+        return batch.refused[batch.refused.day.isna()].reset_index(drop=True)
+
+    def counted(self, clock: int, since: int | None = None) -> tuple[pd.Series, int]:
+        """Source rows per local day (from `since` on), and rows without a valid time.
+
+        The whole time column is read once; the days are those of `[source] timezone`.
+        """
+        select = sa.select(*self._cell(self.mapping.time, "time"))
+        clause = None if since is None else self._window(since, None)
+        if clause is not None:
+            select = select.where(clause)
+        cells = self._cells(self._reader.read(select), self.mapping.time, "time")
+        bad = _any(frames.time_codes(cells, clock))
+        good = ~bad if since is None else ~bad & (cells.values >= since)
+        days = frames.local_days(cells.values[good], self.settings.timezone)
+        return pd.Series(days).value_counts().sort_index(), int(bad.sum())
+
+    def newest(self, clock: int) -> int | None:
+        """The newest valid moment not after the clock; None where there is none."""
+        select = sa.select(*self._cell(self.mapping.time, "time"))
+        kind = self.type_of(self.mapping.time)
+        if kind != "text" or self._sorted_text:
+            column = self.table.c[self.mapping.time]
+            select = (
+                select.where(self._window(frames.EARLIEST, clock + 1))
+                .where(column.is_not(None))
+                .order_by(column.desc())
+                .limit(1000)
+            )
+        cells = self._cells(self._reader.read(select), self.mapping.time, "time")
+        good = ~_any(frames.time_codes(cells, clock)) & (cells.values <= clock)
+        return int(cells.values[good].max()) if good.any() else None
+
+    def duplicates(self) -> pd.Series:
+        """How many rows each repeated id has; empty where a constraint forbids repeats."""
+        if self._duplicates is None:
+            column = self.table.c[self.mapping.id]
+            self._duplicates = pd.Series(dtype="int64")
+            if not self._unique:
+                select = (
+                    sa.select(*self._cell(self.mapping.id, "id"), sa.func.count().label("rows"))
+                    .where(column.is_not(None))
+                    .group_by(column)
+                    .having(sa.func.count() > 1)
+                )
+                table = self._reader.read(select)
+                cells = self._cells(table, self.mapping.id, "id")
+                counts = table.column("rows").to_numpy().astype("int64")
+                self._duplicates = pd.Series(counts, index=pd.Index(cells.values))
+        return self._duplicates
+
+    def customers(self) -> pd.DataFrame | None:
+        """The customers' own table: customer_id, number.*, category.*, descriptor.*; or None."""
+        if self.customer_table is None or self.settings.customers is None:
+            return None
+        mapped, table = self.settings.customers, self.customer_table
+        roles = {name: self._customer_role(key, name) for key, name in mapped.columns()}
+        select = sa.select(
+            *(item for n, role in roles.items() for item in self._cell(n, role, table))
+        )
+        read = self._reader.read(select)
+        frame = pd.DataFrame(
+            {
+                _prefix(key, name): _series(
+                    self._cells(read, name, roles[name], mapped.table), roles[name]
+                )
+                for key, name in mapped.columns()
+            }
+        )
+        return frame[frame.customer_id.notna()].drop_duplicates("customer_id", ignore_index=True)
+
+    def _customer_role(self, key: str, name: str) -> str:
+        """How a column of the customers is read; a descriptor by what it holds."""
+        if key != "descriptors":
+            return {"id": "customer"}.get(key, key)
+        kind = self.types[f"{self.settings.customers.table}.{name}"]  # type: ignore[union-attr]
+        return "numbers" if kind in ("integer", "number") else "categories"
+
+    def moment_of(self, key: str, clock: int) -> int:
+        """When a transaction occurred, by its id as text; refuses an id that no valid row has."""
+        column = self.table.c[self.mapping.id]
+        value: Any = key
+        if self.kinds["transaction"] == "integer":
+            value = int(key) if key.removeprefix("-").isdecimal() else None
+        same = (
+            sa.cast(column, sa.Text) == key
+            if self.kinds["transaction"] == "uuid"
+            else column == value
+        )
+        table = self._reader.read(sa.select(*self._columns(None)).where(same))
+        rows = self._gated(table, None, clock, None).rows
+        if rows.empty:
+            raise ConfigurationError(
+                f"There is no valid transaction {key} in {self.mapping.table}: none has that "
+                f"{self.mapping.id}, or the row is among quarantined_rows."
+            )
+        return int(rows.occurred_at.iloc[0])
+
+    def require_label(self, column: str) -> None:
+        """The column of the labels must be there and hold numbers or truth values."""
+        faults: list[str] = []
+        mapped = replace(self.mapping, label=column)
+        with translated(self.url), self.engine.connect() as connection:
+            found = _types(connection, self.table, mapped, "--label", faults)
+        kind = found.get(column)
+        if kind is not None and kind not in ("integer", "number", "boolean"):
+            faults.append(
+                f"--label: {self.mapping.table}.{column} is {kind}; a label should be 1 for fraud, "
+                "0 for genuine, null for unknown. Map a view that makes it so."
+            )
+        if faults:
+            raise ConfigurationError(faults)
+        self.types[f"{self.mapping.table}.{column}"] = str(kind)
+
+    # --- statements ---------------------------------------------------------------------------
+
+    def _roles(self, label: str | None) -> list[tuple[str, str]]:
+        """(column, how it is read) of each mapped column that a frame of rows needs."""
+        skipped = ("label", "label_time", "label_kind")
+        roles = [(name, key) for key, name in self.mapping.columns() if key not in skipped]
+        roles += [(label, "label")] if label else []
+        if label and self.mapping.label_kind:
+            roles.append((self.mapping.label_kind, "categories"))
+        return roles
+
+    def _columns(self, label: str | None) -> list[Any]:
+        seen: dict[str, Any] = {}
+        for name, role in self._roles(label):
+            for item in self._cell(name, role):
+                seen[item.name] = item
+        return list(seen.values())
+
+    def _cell(self, name: str, role: str, table: sa.Table | None = None) -> list[Any]:
+        """The expressions that read a column: its value, on SQLite its state beside it."""
+        column = (self.table if table is None else table).c[name]
+        owner = self.mapping if table is None else self.settings.customers
+        kind = self.types[f"{owner.table}.{name}"]  # type: ignore[union-attr]
+        as_number = role in ("amount", "numbers", "label") or kind == "epoch"
+        as_integer = role in (*KEY_OF, "order") and kind == "integer"
+        if self.url.get_backend_name() == "sqlite":
+            return _sqlite_cell(column, name, number=as_number, integer=as_integer)
+        if as_number:
+            inner = sa.cast(column, sa.Integer) if kind == "boolean" else column
+            return [sa.cast(inner, sa.Double).label(name)]
+        if as_integer:
+            return [sa.cast(column, sa.BigInteger).label(name)]
+        if role == "time" and kind != "text":
+            return [column.label(name)]
+        return [sa.cast(column, sa.Text).label(name)]
+
+    @property
+    def _sorted_text(self) -> bool:
+        return (self.mapping.time_format or "%Y-%m-%d").startswith("%Y-%m-%d")
+
+    def _window(self, since: int, until: int | None) -> Any:
+        """A clause that keeps at least the rows of the window; None where none can be said."""
+        kind = self.type_of(self.mapping.time)
+        if kind == "text" and not self._sorted_text:
+            return None
+        low = self._bound(since, -WIDE)
+        column = self.table.c[self.mapping.time]
+        clause = column >= low
+        return clause if until is None else sa.and_(clause, column < self._bound(until, WIDE))
+
+    def _unreadable(self) -> Any:
+        """A clause that keeps at least the times which no reader can read as a moment."""
+        column, kind = self.table.c[self.mapping.time], self.type_of(self.mapping.time)
+        if kind == "text" and not self._sorted_text:
+            return sa.true()
+        text = sa.cast(column, sa.Text)
+        if self.url.get_backend_name() == "sqlite":
+            if kind == "epoch":
+                return sa.func.typeof(column).not_in(("integer", "real"))
+            return sa.not_(text.op("GLOB")("[0-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9]*"))
+        return (
+            sa.not_(text.regexp_match(r"^\d{4}-[01]\d-[0-3]\d")) if kind == "text" else sa.false()
+        )
+
+    def _after(self, when: datetime) -> Any:
+        return self.table.c[self.mapping.time] > self._bound(frames.micros(when), -WIDE)
+
+    def _bound(self, value: int, slack: timedelta) -> Any:
+        """A moment as the time column compares: exact for epochs and zones, else with slack."""
+        kind = self.type_of(self.mapping.time)
+        if kind == "epoch":
+            return sa.literal(value / MICROSECONDS, sa.Double)
+        when = frames.moment(max(value, frames.EARLIEST) if slack < timedelta(0) else value)
+        if kind == "timestamptz":
+            return sa.literal(when, sa.DateTime(timezone=True))
+        plain = (when + slack).replace(tzinfo=None)
+        if kind == "timestamp":
+            return sa.literal(plain, sa.DateTime())
+        if kind == "date":
+            return sa.literal(plain.date(), sa.Date())
+        return sa.literal(plain.strftime("%Y-%m-%d"), sa.Text())
+
+    # --- cells and the gate -------------------------------------------------------------------
+
+    def _cells(self, table: pa.Table, name: str, role: str, owner: str | None = None) -> Cells:
+        kind = self.types[f"{owner or self.mapping.table}.{name}"]
+        if role == "time":
+            return _times(table, name, kind, self.mapping.time_format, self.settings.timezone)
+        if role in ("amount", "numbers", "label"):
+            return _numbers(table, name)
+        if role in (*KEY_OF, "order") and kind == "integer":
+            return _integers(table, name)
+        return _texts(table, name)
+
+    def _gated(
+        self, table: pa.Table, window: tuple[int, int] | None, clock: int, label: str | None
+    ) -> Batch:
+        """Valid rows of the window and refusals of the others."""
+        cells = {name: self._cells(table, name, role) for name, role in self._roles(label)}
+        times = cells[self.mapping.time]
+        keep = np.ones(len(times.values), bool)
+        if window is not None:
+            keep = (times.state == OK) & (times.values >= window[0]) & (times.values < window[1])
+            table = table.filter(_mask(keep))
+            cells = {name: self._cells(table, name, role) for name, role in self._roles(label)}
+            times = cells[self.mapping.time]
+        codes = self._codes(cells, clock)
+        bad = np.zeros(len(times.values), bool)
+        for mask, _column in codes.values():
+            bad |= mask
+        refused = self._refusals(cells, codes, clock)
+        rows = self._frame(cells, label)[~bad]
+        rows = rows.sort_values(["occurred_at", "transaction_id"], ignore_index=True)
+        return Batch(rows, refused, int(keep.sum()))
+
+    def _codes(
+        self, cells: Mapping[str, Cells], clock: int
+    ) -> dict[tuple[str, str], tuple[np.ndarray, str]]:
+        """(code, column) to the mask of the rows that it refuses."""
+        found: dict[tuple[str, str], tuple[np.ndarray, str]] = {}
+
+        def add(codes: Mapping[str, np.ndarray], column: str) -> None:
+            found.update({(c, column): (m, column) for c, m in codes.items() if m.any()})
+
+        for name, role in self._roles(None):
+            if role in KEY_OF:
+                add(frames.key_codes(role, cells[name]), name)
+            elif role == "time":
+                add(frames.time_codes(cells[name], clock), name)
+            elif role == "amount":
+                add(frames.amount_codes(cells[name]), name)
+            elif role == "numbers":
+                add(frames.number_codes(cells[name]), name)
+        repeated = self.duplicates()
+        if len(repeated):
+            ids = cells[self.mapping.id]
+            add(
+                {"id_duplicate": (ids.state == OK) & np.isin(ids.values, repeated.index)},
+                ids.column,
+            )
+        return found
+
+    def _refusals(
+        self,
+        cells: Mapping[str, Cells],
+        codes: Mapping[tuple[str, str], tuple[np.ndarray, str]],
+        clock: int,
+    ) -> pd.DataFrame:
+        if not codes:
+            return frames.no_refusals()
+        ids, times = cells[self.mapping.id], cells[self.mapping.time]
+        keys = pd.Series(np.asarray(ids.values, dtype=object)).where(ids.state == OK)
+        undated = _any(frames.time_codes(times, clock))
+        days = pd.Series(
+            frames.local_days(np.where(undated, 0, times.values), self.settings.timezone)
+        )
+        days = days.dt.date.where(~undated).to_numpy(dtype=object)
+        return frames.gather(
+            frames.refuse(keys, days, mask, code, column, cells[column].shown(np.flatnonzero(mask)))
+            for (code, column), (mask, _) in codes.items()
+        )
+
+    def _frame(self, cells: Mapping[str, Cells], label: str | None) -> pd.DataFrame:
+        """The frame of rows that the domains know; what is not mapped has no column."""
+        mapped = self.mapping
+        columns: dict[str, Any] = {
+            "transaction_id": cells[mapped.id].values,
+            "occurred_at": cells[mapped.time].values,
+        }
+        for ours, name in (
+            ("customer_id", mapped.customer),
+            ("counterparty_id", mapped.counterparty),
+            ("order_id", mapped.order),
+        ):
+            if name:
+                columns[ours] = _series(cells[name], "id")
+        if mapped.amount:
+            columns["amount"] = cells[mapped.amount].values
+            columns["currency"] = _series(cells[mapped.currency], "text") if mapped.currency else ""
+        for name in mapped.categories:
+            columns[f"category.{name}"] = _series(cells[name], "text")
+        for name in mapped.numbers:
+            columns[f"number.{name}"] = _series(cells[name], "numbers")
+        if label:
+            columns["label"] = _series(cells[label], "numbers")
+            if mapped.label_kind:
+                columns["label_kind"] = _series(cells[mapped.label_kind], "text")
+        frame = pd.DataFrame(columns)
+        texts = {"currency": "str"} if mapped.amount else {}
+        return frame.astype(texts)
+
+
+# --- reflection helpers -----------------------------------------------------------------------
+
+
+def reflected(connection: Connection, name: str, where: str, faults: list[str]) -> sa.Table:
+    """The table or view of that name ("schema.table"), or a fault with the nearest known."""
+    schema, _, plain = name.rpartition(".")
+    inspector = sa.inspect(connection)
+    try:
+        known = inspector.get_table_names(schema or None) + inspector.get_view_names(schema or None)
+    except exc.DBAPIError:
+        known = []
+    if plain not in known:
+        near = difflib.get_close_matches(plain, known, n=1, cutoff=0.4)
+        hint = (
+            f"; did you mean {near[0]}?" if near else f"; found: {', '.join(sorted(known)[:12])}."
+        )
+        faults.append(f"{where} table {name} does not exist{hint}")
+        return sa.Table(plain, sa.MetaData())
+    import warnings
+
+    with warnings.catch_warnings():
+        # A type that SQLAlchemy does not know is looked at by its values instead.
+        warnings.simplefilter("ignore", exc.SAWarning)
+        return sa.Table(
+            plain, sa.MetaData(), schema=schema or None, autoload_with=connection, resolve_fks=False
+        )
+
+
+def _types(
+    connection: Connection,
+    table: sa.Table,
+    mapping: Transactions | Customers,
+    where: str,
+    faults: list[str],
+) -> dict[str, str]:
+    """What each mapped column holds; a fault for each that is not there."""
+    found: dict[str, str] = {}
+    for key, name in mapping.columns():
+        if name in table.c:
+            found[name] = category(connection, table.c[name], time=key == "time")
+        elif len(table.c):
+            near = difflib.get_close_matches(name, list(table.c.keys()), n=1, cutoff=0.5)
+            hint = (
+                f"; did you mean {near[0]}?" if near else f"; it has {', '.join(table.c.keys())}."
+            )
+            faults.append(f"{where} {key}: {mapping.table} has no column {name}{hint}")
+    return found
+
+
+def category(connection: Connection, column: sa.Column[Any], *, time: bool = False) -> str:
+    """What a column holds: integer, number, text, uuid, boolean, date, timestamp(tz), epoch, other.
+
+    SQLite keeps any value in any column, so a time, and a column of no known type, is judged by
+    its first thousand values.
+    """
+    kind = _declared(column)
+    sqlite = connection.dialect.name == "sqlite"
+    if sqlite and (time or kind == "other" or kind in ("date", "timestamp")):
+        kind = _stored(connection, column) or kind
+        return "epoch" if time and kind in ("integer", "number") else kind
+    return "epoch" if time and kind in ("integer", "number") else kind
+
+
+def _declared(column: sa.Column[Any]) -> str:
+    kinds = (
+        (sa.Uuid, "uuid"),
+        (sa.Boolean, "boolean"),
+        (sa.Integer, "integer"),
+        (sa.DateTime, "timestamp"),
+        (sa.Date, "date"),
+        (sa.Numeric, "number"),
+        (sa.String, "text"),
+    )
+    for kind, name in kinds:
+        if isinstance(column.type, kind):
+            zone = name == "timestamp" and getattr(column.type, "timezone", False)
+            return "timestamptz" if zone else name
+    return "text" if type(column.type).__name__ in ("CITEXT", "ENUM") else "other"
+
+
+def _stored(connection: Connection, column: sa.Column[Any]) -> str | None:
+    """What the first thousand values of an SQLite column are; None where there are none."""
+    sample = sa.select(column.label("v")).where(column.is_not(None)).limit(1000).subquery()
+    counts = sa.select(sa.func.typeof(sample.c.v), sa.func.count()).group_by(sa.text("1"))
+    found = {str(kind): int(count) for kind, count in connection.execute(counts)}
+    if not found:
+        return None
+    if found.get("text", 0) + found.get("blob", 0) > sum(found.values()) / 2:
+        return "text"
+    return "number" if "real" in found else "integer"
+
+
+def _key_kind(kind: str, where: str, column: str, faults: list[str]) -> str:
+    if kind in ("integer", "text", "uuid"):
+        return kind
+    faults.append(
+        f"{where}: column {column} is {kind}; a key should be a whole number, text or a UUID. "
+        f"Map a view that casts it: CAST({column} AS TEXT)."
+    )
+    return "text"
+
+
+def _sql_type(kind: str) -> str:
+    return {"integer": "BIGINT", "uuid": "UUID"}.get(kind, "TEXT")
+
+
+def _is_unique(connection: Connection, table: sa.Table, column: str) -> bool:
+    """Whether a constraint of the database says that the column holds each value once."""
+    if [key.name for key in table.primary_key] == [column]:
+        return True
+    inspector = sa.inspect(connection)
+    try:
+        constraints = inspector.get_unique_constraints(table.name, table.schema)
+        indexes = inspector.get_indexes(table.name, table.schema)
+    except (exc.NoSuchTableError, NotImplementedError):
+        return False  # a view has no constraints
+    unique = [list(item["column_names"]) for item in constraints]
+    unique += [
+        [str(name) for name in item["column_names"]]
+        for item in indexes
+        if item["unique"]
+        and not item.get("dialect_options", {}).get("postgresql_where")
+        and not item.get("dialect_options", {}).get("sqlite_where")
+    ]
+    return [column] in unique
+
+
+def _prefix(key: str, name: str) -> str:
+    """The name of a customers' column in our frames."""
+    prefixes = {"numbers": "number.", "categories": "category.", "descriptors": "descriptor."}
+    return "customer_id" if key == "id" else f"{prefixes[key]}{name}"
+
+
+# --- cells ------------------------------------------------------------------------------------
+
+
+def _sqlite_cell(column: sa.Column[Any], name: str, *, number: bool, integer: bool) -> list[Any]:
+    """Value and state: a cast alone would read text as zero, and Arrow wants one type a column."""
+    if not (number or integer):
+        return [sa.func.coalesce(sa.cast(column, sa.Text), "").label(name)]
+    kinds = ("integer",) if integer else ("integer", "real")
+    good = sa.func.typeof(column).in_(kinds)
+    value = column if integer else sa.cast(column, sa.REAL)
+    zero: sa.ColumnElement[Any] = sa.literal_column("0" if integer else "0.0")
+    state = sa.case(
+        (good, sa.literal_column("''")),
+        (column.is_(None), sa.literal_column("'n'")),
+        else_=sa.literal_column("'t'").op("||")(sa.func.substr(sa.cast(column, sa.Text), 1, 40)),
+    )
+    return [sa.case((good, value), else_=zero).label(name), state.label(f"{name} state")]
+
+
+def _mask(keep: np.ndarray) -> Any:
+    import pyarrow as pa
+
+    return pa.array(keep)
+
+
+def _any(masks: Mapping[str, np.ndarray]) -> np.ndarray:
+    return np.logical_or.reduce(list(masks.values()))
+
+
+def _state(table: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """The state of each cell: from its null flag, on SQLite from the column beside it."""
+    import pyarrow.compute as pc
+
+    if f"{name} state" not in table.column_names:
+        return np.where(_array(pc.is_null(table.column(name))), NULL, OK).astype("int8"), None
+    beside = table.column(f"{name} state")
+    if _all_empty(beside):
+        return np.zeros(len(beside), "int8"), None
+    text = np.asarray(beside.to_pylist(), dtype=object)
+    state = np.array([OK if not t else NULL if t == "n" else WRONG for t in text], "int8")
+    return state, np.array([t[1:] for t in text], dtype=object)
+
+
+def _all_empty(column: Any) -> bool:
+    import pyarrow.compute as pc
+
+    # Of no rows at all, SQLite's reader cannot tell the type.
+    return not len(column) or not pc.any(pc.not_equal(column, "")).as_py()
+
+
+def _array(column: Any) -> np.ndarray:
+    return column.to_numpy() if hasattr(column, "chunks") else column.to_numpy(zero_copy_only=False)
+
+
+def _numbers(table: pa.Table, name: str) -> Cells:
+    state, text = _state(table, name)
+    values = _array(table.column(name)).astype("float64")
+    return Cells(name, values, state, text)
+
+
+def _integers(table: pa.Table, name: str) -> Cells:
+    import pyarrow.compute as pc
+
+    state, text = _state(table, name)
+    column = table.column(name)
+    filled = pc.fill_null(column, 0) if column.null_count else column
+    return Cells(name, _array(filled).astype("int64"), state, text)
+
+
+def _texts(table: pa.Table, name: str) -> Cells:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = pc.fill_null(table.column(name).cast(pa.string()), "")
+    empty = _array(pc.equal(column, ""))
+    values = column.to_pandas().astype("str").to_numpy()
+    return Cells(name, values, np.where(empty, NULL, OK).astype("int8"))
+
+
+def _series(cells: Cells, role: str) -> pd.Series:
+    """A column of the frame of rows; unusable cells are missing."""
+    if role in ("numbers", "label", "amount"):
+        return pd.Series(np.where(cells.state == OK, cells.values, np.nan))
+    if cells.values.dtype.kind == "i":
+        return pd.Series(pd.arrays.IntegerArray(cells.values, cells.state != OK))
+    texts = pd.Series(cells.values, dtype="str")
+    return texts if role in ("text", "categories") else texts.where(cells.state == OK)
+
+
+def _times(table: pa.Table, name: str, kind: str, form: str | None, zone: str) -> Cells:
+    """Moments in microseconds UTC; what cannot be read is WRONG."""
+    if kind == "epoch":
+        numbers = _numbers(table, name)
+        finite = np.isfinite(numbers.values) & (np.abs(numbers.values) < 9e12)
+        values = np.where(finite, np.round(np.where(finite, numbers.values, 0) * MICROSECONDS), 0)
+        state = np.where((numbers.state == OK) & ~finite, WRONG, numbers.state)
+        return Cells(name, values.astype("int64"), state.astype("int8"), numbers.text)
+    if kind == "text":
+        return _text_times(table, name, form, zone)
+    column = table.column(name)
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    missing = _array(pc.is_null(column))
+    target = pa.timestamp("us", tz="UTC") if kind == "timestamptz" else pa.timestamp("us")
+    whole = pc.fill_null(column.cast(target).cast(pa.int64()), 0)
+    values = _array(whole).astype("int64")
+    infinite = np.abs(values) > 8 * 10**18  # PostgreSQL's infinity
+    state = np.where(missing, NULL, np.where(infinite, WRONG, OK)).astype("int8")
+    values = np.where(state == OK, values, 0)
+    return Cells(name, values if kind == "timestamptz" else _from_zone(values, zone), state)
+
+
+def _text_times(table: pa.Table, name: str, form: str | None, zone: str) -> Cells:
+    import pyarrow as pa
+
+    cells = _texts(table, name)
+    zoned = form is not None and "%z" in form
+    if not zoned and (form is None or form.startswith("%Y-%m-%d")) and (cells.state == OK).all():
+        try:
+            parsed = table.column(name).cast(pa.timestamp("us")).cast(pa.int64())
+            values = _array(parsed).astype("int64")
+            return Cells(name, _from_zone(values, zone), cells.state)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            pass  # some cells are not plain ISO: read them one by one below
+    texts = pd.Series(cells.values)
+    values = np.zeros(len(texts), "int64")
+    good = np.zeros(len(texts), bool)
+    aware = texts.str.contains(r"(?:Z|[+-]\d\d:?\d\d)$", regex=True).to_numpy()
+    for mask, utc in ((aware, True), (~aware, False)):
+        stamps = pd.to_datetime(
+            texts[mask], format=form or "ISO8601", errors="coerce", utc=utc
+        ).dt.as_unit("us")
+        there = stamps.notna().to_numpy()
+        plain = (stamps.dt.tz_localize(None) if utc else stamps).to_numpy()[there].astype("int64")
+        at = np.flatnonzero(mask)[there]
+        values[at] = plain if utc else _from_zone(plain, zone)
+        good[at] = True
+    state = np.where(cells.state == NULL, NULL, np.where(good, OK, WRONG)).astype("int8")
+    return Cells(name, values, state, np.asarray(cells.values, dtype=object))
+
+
+def _from_zone(values: np.ndarray, zone: str) -> np.ndarray:
+    """Naive microseconds in the zone as UTC; a repeated hour is its first, a lost one its end."""
+    if zone == "UTC" or not len(values):
+        return values
+    stamps = pd.DatetimeIndex(values.astype("datetime64[us]"))
+    local = stamps.tz_localize(
+        zone, ambiguous=np.ones(len(stamps), bool), nonexistent="shift_forward"
+    )
+    return local.tz_convert("UTC").tz_localize(None).as_unit("us").to_numpy().astype("int64")

@@ -1,0 +1,153 @@
+"""`verify`: the promises as questions to the live tables; each answer should be no rows."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from shared import artifacts, frames, runs
+from shared.config import Configuration
+from shared.errors import PeerwatchError
+from shared.runs import Results
+from shared.source import Source
+from shared.tables import Tables
+
+
+def verify(settings: Configuration, now: datetime) -> list[dict[str, Any]]:
+    """Each promise with the number of rows that break it."""
+    results = runs.open_results(settings)
+    with results.transaction() as connection:
+        found = [
+            {"text": text, "rows": int(connection.execute(select).scalar_one())}
+            for text, select in _questions(results.tables)
+        ]
+        found.append(
+            {
+                "text": "every stored model is the one fitted",
+                "rows": _broken_models(connection, results),
+            }
+        )
+    with Source(settings.source, "peerwatch/verify") as source:
+        found.extend(_books(source, results, frames.micros(now)))
+    return found
+
+
+def _questions(t: Tables) -> list[tuple[str, Any]]:
+    scores, alerts, reasons = t.transaction_scores, t.fraud_alerts, t.fraud_alert_reasons
+    segments, models = t.customer_segments, t.model_versions
+    published = scores.c.role == "published"
+    scored = _exists(scores, scores.c.transaction_id == alerts.c.transaction_id, published)
+    explained = _exists(reasons, reasons.c.alert_id == alerts.c.alert_id)
+    raised = _exists(alerts, alerts.c.alert_id == reasons.c.alert_id)
+    stored = _exists(models, models.c.model_version_id == scores.c.model_version_id)
+    assigned, given = segments.c.state == "assigned", segments.c.segment_id.is_not(None)
+    return [
+        (
+            "a transaction has at most one published score",
+            _repeated(scores.c.transaction_id, published),
+        ),
+        (
+            "a transaction has at most one alert",
+            _repeated(alerts.c.transaction_id, sa.true()),
+        ),
+        (
+            "every raised alert has its published score",
+            _count(alerts, alerts.c.origin == "threshold", ~scored),
+        ),
+        ("every alert has its reasons", _count(alerts, ~explained)),
+        ("every reason has its alert", _count(reasons, ~raised)),
+        (
+            "p-values are above 0 and at most 1",
+            _count(scores, sa.or_(scores.c.p_value <= 0, scores.c.p_value > 1)),
+        ),
+        ("every score names a stored model", _count(scores, ~stored)),
+        (
+            "a kind has at most one champion",
+            _repeated(models.c.kind, models.c.status == "champion"),
+        ),
+        ("every customer has exactly one current segment row", _not_one_current(segments)),
+        ("a customer's periods have no gap and no overlap", _seams(segments)),
+        (
+            "a segment is given exactly where the state is assigned",
+            _count(segments, assigned != given),
+        ),
+    ]
+
+
+def _count(table: sa.Table, *where: Any) -> Any:
+    return sa.select(sa.func.count()).select_from(table).where(*where)
+
+
+def _exists(table: sa.Table, *where: Any) -> Any:
+    return sa.exists(sa.select(sa.literal(1)).select_from(table).where(*where))
+
+
+def _repeated(column: sa.Column[Any], where: Any) -> Any:
+    repeated = sa.select(column).where(where).group_by(column).having(sa.func.count() > 1)
+    return sa.select(sa.func.count()).select_from(repeated.subquery())
+
+
+def _not_one_current(segments: sa.Table) -> Any:
+    current = sa.func.sum(sa.case((segments.c.valid_to.is_(None), 1), else_=0))
+    wrong = sa.select(segments.c.customer_id).group_by(segments.c.customer_id).having(current != 1)
+    return sa.select(sa.func.count()).select_from(wrong.subquery())
+
+
+def _seams(segments: sa.Table) -> Any:
+    """Periods whose end is not the start of the customer's next one."""
+    following = sa.func.lead(segments.c.valid_from).over(
+        partition_by=segments.c.customer_id, order_by=segments.c.valid_from
+    )
+    steps = sa.select(segments.c.valid_to, following.label("following")).subquery()
+    ends = sa.and_(steps.c.valid_to.is_(None), steps.c.following.is_not(None))
+    apart = sa.and_(steps.c.valid_to.is_not(None), steps.c.valid_to != steps.c.following)
+    lost = sa.and_(steps.c.valid_to.is_not(None), steps.c.following.is_(None))
+    return sa.select(sa.func.count()).select_from(steps).where(sa.or_(ends, apart, lost))
+
+
+def _broken_models(connection: Connection, results: Results) -> int:
+    table = results.tables.model_versions
+    broken = 0
+    for data, sha256 in connection.execute(sa.select(table.c.artifact, table.c.sha256)):
+        try:
+            artifacts.unpack(data, sha256)
+        except PeerwatchError:
+            broken += 1
+    return broken
+
+
+def _books(source: Source, results: Results, clock: int) -> list[dict[str, Any]]:
+    """The source counted anew against the books."""
+    counts, undated = source.counted(clock)
+    with results.transaction() as connection:
+        known = runs.read_settings(connection, results.tables, "score_from")
+        if not known:
+            return [{"text": "no scoring run yet: there are no books to check", "rows": 0}]
+        table = results.tables.source_days
+        then = {row.day: row.source_rows for row in connection.execute(sa.select(table))}
+        view = results.tables.view("coverage")
+        sums: list[Any] = [
+            sa.func.coalesce(sa.func.sum(sa.column(name)), 0)
+            for name in ("pending", "too_late", "gone_from_source")
+        ]
+        pending, late, gone = connection.execute(sa.select(*sums).select_from(view)).one()
+    days = counts.index.to_numpy().astype("datetime64[D]").astype(object)
+    now = {day: int(rows) for day, rows in zip(days, counts, strict=True)}
+    now |= {None: undated} if undated else {}
+    moved = sum(then.get(day) != rows for day, rows in now.items())
+    moved += sum(day not in now for day in then)
+    return [
+        {
+            "text": f"source days are as counted ({_waiting(int(pending), int(late))})",
+            "rows": moved,
+        },
+        {"text": "no scored row has gone from the source", "rows": int(gone)},
+    ]
+
+
+def _waiting(pending: int, late: int) -> str:
+    """What waits: rows since the last run, and rows that came too late for it."""
+    return f"{pending:,} rows pending, {late:,} of them too late: peerwatch backfill"
