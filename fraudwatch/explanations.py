@@ -2,7 +2,7 @@
 
 The contribution of a feature is the posterior-weighted -log p(x_j | z, c), see
 `TransactionVAE.parts`; the lines of a transaction sum to -log_likelihood. Reasons rank by what a
-line has above its median over the calibration rows.
+line has above its median over the calibration rows; the line that belongs to no feature is last.
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ def explain(
     in the place of the alert's id.
     """
     excess = surprise.parts - np.array([surprise.baseline[name] for name in surprise.names])
-    shares = np.maximum(excess, 0)
+    shares = np.maximum(excess[:, : len(surprise.focal)], 0)
     shares = shares / np.maximum(shares.sum(1, keepdims=True), 1e-12)
     scale = _amount_scale(rows, reference)
     found, summaries = [], []
     for row in range(len(rows)):
-        order = np.argsort(-excess[row], kind="stable")
-        lines = [_line(int(at), row, rows, frame, surprise, scale) for at in order]
-        summaries.append(_summary(lines, shares[row, order]))
+        order = np.argsort(-excess[row, :-1], kind="stable").tolist() + [excess.shape[1] - 1]
+        lines = [_line(at, row, rows, frame, surprise, scale) for at in order]
+        summaries.append(_summary(lines, shares[row, order[:-1]]))
         for rank, (at, line) in enumerate(zip(order, lines, strict=True), start=1):
             found.append(
                 {
@@ -79,7 +79,7 @@ def explain(
                     "feature": surprise.names[at],
                     "contribution": float(surprise.parts[row, at]),
                     "baseline": float(surprise.baseline[surprise.names[at]]),
-                    "share": float(shares[row, at]),
+                    "share": float(shares[row, at]) if at < len(surprise.focal) else 0.0,
                     **vars(line),
                 }
             )
@@ -166,14 +166,8 @@ def _category_text(feature: Feature, level: str, expected: str) -> str:
 
 def _summary(lines: Sequence[_Line], shares: np.ndarray) -> str:
     """The most telling reasons as one sentence; always at least one."""
-    told = [
-        line.text
-        for line, share in zip(lines, shares, strict=True)
-        if share >= TELLING and line.text != LATENT_TEXT
-    ]
-    if not told:
-        told = [line.text for line in lines if line.text != LATENT_TEXT][:1]
-    sentence = "; ".join(told[:SUMMARY_REASONS])
+    told = [line.text for line, share in zip(lines, shares, strict=False) if share >= TELLING]
+    sentence = "; ".join((told or [lines[0].text])[:SUMMARY_REASONS])
     return f"{sentence[:1].upper()}{sentence[1:]}."
 
 

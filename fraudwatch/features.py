@@ -222,7 +222,8 @@ def _clock(past: _Past) -> dict[str, np.ndarray]:
 
 
 def _amount(past: _Past) -> dict[str, np.ndarray]:
-    return {"amount_relative": past.relative[past.targets]}
+    signed = past.relative[past.targets]
+    return {"amount_relative": np.abs(signed), "refund": (signed < 0).astype(np.float64)}
 
 
 def _customer(past: _Past) -> dict[str, np.ndarray]:
@@ -251,7 +252,7 @@ def _customer_amounts(past: _Past) -> dict[str, np.ndarray]:
     priors = (1.0, past.reference.upper_quartile, past.reference.upper_twentieth)
     median, upper, top = (_shrunk(quantiles[:, i], size, prior) for i, prior in enumerate(priors))
     columns = {
-        "amount_ratio": past.relative[past.targets] / (median + FLOOR),
+        "amount_ratio": np.abs(past.relative[past.targets]) / (median + FLOOR),
         "own_amount_median": 100 * median,
         "own_amount_q75": (upper + FLOOR) / (median + FLOOR),
         "own_amount_q95": (top + FLOOR) / (median + FLOOR),
@@ -285,20 +286,24 @@ def _counterparty_amounts(past: _Past) -> dict[str, np.ndarray]:
 
 
 def _meeting(past: _Past) -> dict[str, np.ndarray]:
-    """Novelty of the pair. The share looks back half the history from within the other half, so
+    """Novelty of the pair. Its share looks back half the history from within the other half, so
     that no more lead-in is needed than for everything else."""
-    half = past.history // 2
-    inner = past.since(half)
-    is_new = np.zeros(len(past.times), dtype=bool)
-    is_new[inner] = past.of_meeting.asked_at(inner).window(half).count() == 0
-    is_new &= past.counterparties >= 0
-    recent = past.of_customer.window(half)
-    share = (recent.total(is_new) + 1) / (recent.count() + 2)
+    share = _new_share(past, past.of_meeting, past.counterparties)
     known = past.known & (past.counterparties[past.targets] >= 0)
     return {
         "new_counterparty": _yes_or_no(past.of_meeting.window(past.history).count() == 0, known),
-        "new_counterparty_share": past.of_known(share),
+        "new_counterparty_share": share,
     }
+
+
+def _new_share(past: _Past, meetings: Ledger, codes: np.ndarray) -> np.ndarray:
+    """Share of the customer's payments that met something new, as if one of two more had."""
+    half = past.history // 2
+    inner = past.since(half)
+    is_new = np.zeros(len(past.times), dtype=bool)
+    is_new[inner] = meetings.asked_at(inner).window(half).count() == 0
+    recent = past.of_customer.window(half)
+    return past.of_known((recent.total(is_new & (codes >= 0)) + 1) / (recent.count() + 2))
 
 
 def _evidence(past: _Past) -> dict[str, np.ndarray]:
@@ -358,6 +363,9 @@ def _mapped(columns: Collection[str]) -> list[_Mapped]:
             description = f"whether this {source} is new to the customer"
             feature = Feature(_free(f"new_{source}", taken), "category", "focal", "", description)
             found.append(_Mapped(feature, column, _new_levels))
+            description = f"share of the customer's payments with a {source} new to them"
+            feature = Feature(_free(f"{feature.name}_share", taken), *_SHARE, description)
+            found.append(_Mapped(feature, column, _new_level_share))
         if kind == "number":
             feature = Feature(_free(source, taken), "continuous", "focal", "", source)
             found.append(_Mapped(feature, column, _numbers))
@@ -386,12 +394,18 @@ def _new_levels(past: _Past, column: str) -> np.ndarray:
     return _yes_or_no(ledger.window(past.history).count() == 0, past.known)
 
 
+def _new_level_share(past: _Past, column: str) -> np.ndarray:
+    codes = _codes(past.rows[column].fillna(""))
+    return _new_share(past, past.of_customer_and(codes), codes)
+
+
 _CUSTOMER = frozenset({"customer_id"})
 _COUNTERPARTY = frozenset({"counterparty_id"})
 _AMOUNT = frozenset({"amount", "currency"})
 
 _COUNT = ("count", "context", "payments")
-_DAYS = ("continuous", "context", "days")
+# What an attack itself moves stands beside the density: as its context it would explain it away.
+_BESIDE = ("continuous", "evidence")
 _LEVEL = ("category", "focal", "")
 _SHARE = ("share", "context", "share")
 _TIMES = ("continuous", "context", "times")
@@ -420,7 +434,7 @@ _PARTS = (
             ("own_amount_median", *_TYPICAL, "the customer's own median amount", "log1p"),
             ("own_amount_q75", *_TIMES, "own upper quartile over the own median", "log1p"),
             ("own_amount_q95", *_TIMES, "own upper twentieth over the own median", "log1p"),
-            ("mean_amount_1d", *_TYPICAL, "the customer's mean amount in 1 day", "log1p"),
+            ("mean_amount_1d", *_BESIDE, "% of typical", "the customer's mean amount in 1 day"),
             ("mean_amount_7d", *_TYPICAL, "the customer's mean amount in 7 days", "log1p"),
             ("mean_amount_30d", *_TYPICAL, "the customer's mean amount in 30 days", "log1p"),
         ),
@@ -436,6 +450,7 @@ _PARTS = (
                 "times",
                 "amount over its currency's median",
             ),
+            ("refund", *_SHARE, "1 where the amount is negative"),
         ),
     ),
     _Part(
@@ -450,10 +465,10 @@ _PARTS = (
                 "the customer's payments in 1 hour",
                 "log1p",
             ),
-            ("count_1d", *_COUNT, "the customer's payments in 1 day", "log1p"),
+            ("count_1d", *_BESIDE, "payments", "the customer's payments in 1 day"),
             ("count_7d", *_COUNT, "the customer's payments in 7 days", "log1p"),
             ("count_30d", *_COUNT, "the customer's payments in 30 days", "log1p"),
-            ("days_since_last", *_DAYS, "days since the customer's last payment", "log1p"),
+            ("days_since_last", *_BESIDE, "days", "days since the customer's last payment"),
             ("night_share", *_SHARE, "share of the customer's payments from 0 to 6 o'clock"),
             ("morning_share", *_SHARE, "share of the customer's payments from 6 to 12 o'clock"),
             ("afternoon_share", *_SHARE, "share of the customer's payments from 12 to 18 o'clock"),
@@ -480,7 +495,7 @@ _PARTS = (
         _COUNTERPARTY,
         _counterparty,
         _features(
-            ("counterparty_count_1d", *_COUNT, "the counterparty's payments in 1 day", "log1p"),
+            ("counterparty_count_1d", *_BESIDE, "payments", "the counterparty's payments in 1 day"),
             ("counterparty_count_7d", *_COUNT, "the counterparty's payments in 7 days", "log1p"),
             ("counterparty_count_30d", *_COUNT, "the counterparty's payments in 30 days", "log1p"),
         ),
@@ -498,8 +513,7 @@ _PARTS = (
         _features(
             (
                 "counterparty_surprise_7d",
-                "continuous",
-                "evidence",
+                *_BESIDE,
                 "nats",
                 "how unlike their payers' own the counterparty's amounts of 7 days were",
             ),

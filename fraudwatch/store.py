@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 
 from shared import frames
 from shared.database import insert_new, staged
+from shared.errors import ConfigurationError
 from shared.runs import Run
 from shared.tables import Tables
 
@@ -36,6 +37,8 @@ def unscored(
 
     With a model: whether it has no score of that model.
     """
+    if ids.empty:
+        return np.zeros(0, dtype=bool)
     table = tables.transaction_scores
     column = table.c.transaction_id
     with staged(connection, [column], ids.to_frame("transaction_id")) as stage:
@@ -123,6 +126,40 @@ def write_alerts(
     return written
 
 
+def alert_of(
+    connection: Connection, tables: Tables, alert_id: str
+) -> tuple[str, Any, float | None]:
+    """(alert, transaction, amount) of an alert."""
+    table = tables.fraud_alerts
+    row = connection.execute(
+        sa.select(table.c.alert_id, table.c.transaction_id, table.c.amount).where(
+            table.c.alert_id == alert_id
+        )
+    ).first()
+    if row is None:
+        raise ConfigurationError(
+            f"There is no alert {alert_id}. See them in the view open_fraud_alerts; for a "
+            "transaction without an alert use --transaction."
+        )
+    return row.alert_id, row.transaction_id, row.amount
+
+
+def alert_of_transaction(
+    connection: Connection, tables: Tables, transaction_id: Any
+) -> tuple[str, Any, float | None] | None:
+    """(alert, transaction, amount) of a transaction's alert; None where it raised none."""
+    table = tables.fraud_alerts
+    row = connection.execute(
+        sa.select(table.c.alert_id).where(table.c.transaction_id == transaction_id)
+    ).first()
+    return None if row is None else alert_of(connection, tables, row.alert_id)
+
+
+def write_verdicts(connection: Connection, run: Run, verdicts: pd.DataFrame) -> int:
+    """Inserts verdicts; one said twice at one moment by one person is one."""
+    return insert_new(connection, run.tables.fraud_verdicts, verdicts)
+
+
 def report_frames(connection: Connection, tables: Tables, since_day: Any) -> dict[str, Any]:
     """The frames of the report, one SELECT each; days from `since_day` on."""
     t = tables
@@ -136,7 +173,7 @@ def report_frames(connection: Connection, tables: Tables, since_day: Any) -> dic
             .join(alerts, alerts.c.alert_id == t.fraud_alert_reasons.c.alert_id)
             .where(alerts.c.day >= since_day, t.fraud_alert_reasons.c.rank <= 3),
         ),
-        "queue": _view(connection, t, "alert_queue", since_day),
+        "queue": _view(connection, t, "alert_queue", since_day)[["day", "rank", "case_id"]],
         "coverage": _view(connection, t, "coverage", since_day),
         "days": _frame(connection, _days(t, since_day)),
         "scores": _frame(connection, _histogram(t, since_day)),

@@ -18,6 +18,7 @@ class Settings:
     min_segment_share: float = 0.02  # a smaller group is rarely worth a campaign of its own
     exclude_features: tuple[str, ...] = ()  # nothing is left out unless a person says so
     names: Mapping[int, str] = field(default_factory=dict)  # a person's names win over ours
+    seed: int = 0  # of the starts and draws of a fit
 
     def faults(self) -> list[str]:
         """Every fault, each as one sentence that says what was found and what is expected."""

@@ -13,6 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from segmenter.training import Scores
 
 ASSIGNED, OUTLIER, TOO_NEW, INACTIVE = "assigned", "outlier", "too_new", "inactive"
+STATES = (ASSIGNED, OUTLIER, TOO_NEW, INACTIVE)
 MIN_OVERLAP = 0.3  # of two segments, intersection over union, for one to inherit the other's id
 MAX_MOVED = 0.05  # share of the customers that a new model may move without a person
 
@@ -43,6 +44,35 @@ def decide(scores: Scores, seen_before: Collection[Any] = ()) -> pd.DataFrame:
     gone = seen[~seen.isin(scores.customer_id)].unique().sort_values()
     missing = pd.DataFrame({"customer_id": gone, "state": INACTIVE}).reindex(columns=frame.columns)
     return pd.concat([frame, missing.astype(frame.dtypes.to_dict())], ignore_index=True)
+
+
+def history(assigned: pd.DataFrame, first: pd.DataFrame) -> pd.DataFrame:
+    """Periods before each customer's first one, from assignments as of several moments.
+
+    assigned: as_of, customer_id, state, segment_id, probability, log_likelihood, one row per
+    customer and moment. first: customer_id, valid_from, state, segment_id of the first periods;
+    customers without one are left out. Moments are microseconds. goes_on: the period is the same
+    as the first one, which it meets.
+    """
+    begun = first.set_axis([f"first_{name}" for name in first.columns], axis=1)
+    known = assigned.merge(begun, left_on="customer_id", right_on="first_customer_id")
+    known = known[known.as_of < known.first_valid_from]
+    known = known.sort_values(["customer_id", "as_of"], ignore_index=True)
+    kind = known.state + known.segment_id.astype("str").fillna("")
+    opens = (known.customer_id != known.customer_id.shift()) | (kind != kind.shift())
+    grouped = known.groupby(opens.cumsum())
+    periods = grouped.last().assign(valid_from=grouped.as_of.first())
+    following = periods.valid_from.shift(-1).where(
+        periods.customer_id == periods.customer_id.shift(-1), periods.first_valid_from
+    )
+    same = periods.state + periods.segment_id.astype("str").fillna("")
+    same = same == periods.first_state + periods.first_segment_id.astype("str").fillna("")
+    periods = periods.assign(
+        valid_to=following.astype("int64"),
+        last_scored_at=periods.as_of,
+        goes_on=same & (following == periods.first_valid_from),
+    )
+    return periods.drop(columns=["as_of", *begun.columns]).reset_index(drop=True)
 
 
 @dataclass(frozen=True)

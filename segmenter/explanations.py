@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
+from segmenter.features import plain_names
 from shared.encoding import Encoder, Feature
 
 DISTINCT = 0.35  # standard deviations from the population from which a feature is worth a word
 STRONG = 1.0  # standard deviations from which "very" is deserved
 WORDS = 2  # of a name, where these tell the segments apart
 TOLD = 3  # features in a description
+LEVELS_TOLD = 8  # of a customers' category; more would crowd a profile
 PROFILE = (
     "segment_id",
     "feature",
@@ -64,8 +66,10 @@ def profiles(frame: pd.DataFrame, segments: pd.Series, features: Sequence[Featur
 
     segments: segment_id per row of the frame, null where not assigned. The population is the
     assigned customers; missing values are left out. effect_size is NaN where nothing varies,
-    index_100 where the population's mean is not positive.
+    index_100 where the population's mean is not positive. A category is described by the shares
+    of its levels.
     """
+    frame, features = with_levels(frame, features)
     assigned = segments.notna().to_numpy()
     ids = segments[assigned].astype(int).to_numpy()
     parts = [
@@ -75,6 +79,27 @@ def profiles(frame: pd.DataFrame, segments: pd.Series, features: Sequence[Featur
     ]
     result = pd.concat(parts, ignore_index=True)
     return result.sort_values("segment_id", kind="stable", ignore_index=True)[list(PROFILE)]
+
+
+def with_levels(
+    frame: pd.DataFrame, features: Sequence[Feature]
+) -> tuple[pd.DataFrame, list[Feature]]:
+    """Categories of the customers as one share per frequent level, 1 for who has it and else 0."""
+    plain = [f for f in features if f.kind != "category"]
+    columns: dict[str, pd.Series] = {}
+    for feature in features:
+        if feature.kind != "category" or feature.name not in frame:
+            continue
+        values = frame[feature.name].astype("str").fillna("")
+        for level in values[values != ""].value_counts().index[:LEVELS_TOLD]:
+            name = f"{feature.name}_{level}"
+            columns[name] = (values == level).astype(np.float64)
+            said = f"share with {feature.description} {level}"
+            plain.append(Feature(name, "share", "descriptor", "share", said, "none"))
+    names = plain_names([*(f.name for f in features), *columns])
+    renamed = {names[name]: values for name, values in columns.items()}
+    described = [replace(f, name=names.get(f.name, f.name)) for f in plain]
+    return frame.assign(**renamed), described
 
 
 def _profile(values: pd.Series, ids: np.ndarray, feature: Feature) -> pd.DataFrame:
@@ -119,6 +144,7 @@ def name_segments(
     A name says the most distinctive features, first those that shape segments, and more of them
     where fewer would name two segments alike.
     """
+    frame, features = with_levels(frame, features)
     table = effects(frame, segments, features)
     shape = [f for f in features if f.role == "shape"]
     given = {i: name for i, name in (overrides or {}).items() if i in table.index}

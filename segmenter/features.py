@@ -16,7 +16,12 @@ lookback window: tenure is the time since the first purchase *within* it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from hashlib import sha256
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -29,6 +34,7 @@ TREND_DAYS = 90
 LEVELS_SHOWN = 8  # levels per category whose share is a feature; more would crowd a profile
 LEVEL_SHARE = 0.02  # of all rows; a rarer level is typical of hardly anyone
 NIGHT_ENDS = 6  # local hour
+LONGEST_NAME = 60  # PostgreSQL cuts identifiers at 63 bytes
 
 FEATURES: tuple[Feature, ...] = (
     Feature("recency_days", "continuous", "shape", "days", "days since the last purchase", "log1p"),
@@ -38,9 +44,7 @@ FEATURES: tuple[Feature, ...] = (
     Feature("lines_per_basket", "continuous", "shape", "lines", "lines per order", "log1p"),
     Feature("tenure_days", "continuous", "shape", "days", "days since the first purchase", "log1p"),
     Feature("gap_days", "continuous", "shape", "days", "days between purchases", "log1p"),
-    Feature(
-        "gap_variation", "continuous", "shape", "", "variation of the gaps over their mean", "log1p"
-    ),
+    Feature("gap_variation", "continuous", "shape", "", "irregularity of purchases", "log1p"),
     Feature("active_months", "count", "descriptor", "months", "months with a purchase", "log1p"),
     Feature("return_share", "share", "shape", "share", "returned share of the value", "logit"),
     Feature("weekend_share", "share", "shape", "share", "share of orders at weekends", "logit"),
@@ -50,10 +54,11 @@ FEATURES: tuple[Feature, ...] = (
         "continuous",
         "shape",
         "log ratio",
-        "log of the last 90 days over the 90 before",
+        "spending trend over 90 days",
     ),
 )
 RFM = ("rfm_recency", "rfm_frequency", "rfm_monetary")  # quintiles, 5 is best
+RESERVED = ("customer_id", "as_of", *RFM)  # columns beside the features in customer_features
 
 
 def build(
@@ -91,6 +96,7 @@ def build(
     frame = pd.concat(parts, axis=1).reindex(pd.RangeIndex(len(keys))).astype(np.float64) + 0.0
     frame.insert(0, "customer_id", keys)
     frame = _with_customers(frame, customers)
+    frame = frame.rename(columns=plain_names(c for c in frame if c != "customer_id"))
     frame["purchase_days"] = frame["purchase_days"].fillna(0.0)
     return pd.concat([frame, _rfm(frame)], axis=1)
 
@@ -108,8 +114,38 @@ def declared(
         for feature in _category_declarations(name, wanted.get(name, ()), rows[f"category.{name}"])
     ]
     if customers is not None:
-        brought += [_customer_feature(c) for c in customers.columns if c != "customer_id"]
-    return (*FEATURES, *brought)
+        brought += [
+            _customer_feature(c, pd.api.types.is_numeric_dtype(customers[c]))
+            for c in customers.columns
+            if c != "customer_id"
+        ]
+    names = plain_names(feature.name for feature in (*FEATURES, *brought))
+    return (*FEATURES, *(replace(feature, name=names[feature.name]) for feature in brought))
+
+
+def plain_names(names: Iterable[str]) -> dict[str, str]:
+    """Each name as analysts can write it in SQL: lower-case snake_case, unique, 60 signs at most.
+
+    A name that is another's, or a column of ours, once it is plain, gets a digest of what it was.
+
+    >>> plain_names(["country_share_United Kingdom"])
+    {'country_share_United Kingdom': 'country_share_united_kingdom'}
+    """
+    plain = {name: _plain(name) for name in names}
+    taken = Counter([*plain.values(), *RESERVED])
+    return {
+        name: short
+        if taken[short] == 1 or (name == short and short not in RESERVED)
+        else f"{short[:51]}_{sha256(name.encode()).hexdigest()[:8]}"
+        for name, short in plain.items()
+    }
+
+
+def _plain(name: str) -> str:
+    """Accents, case and signs gone: what is left of a name in ASCII."""
+    letters = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    words = re.sub(r"[^a-z0-9]+", "_", letters).strip("_")
+    return (words if words[:1].isalpha() else f"f_{words}")[:LONGEST_NAME].strip("_")
 
 
 def typical_levels(rows: pd.DataFrame) -> dict[str, tuple[str, ...]]:
@@ -140,7 +176,7 @@ def _category_declarations(name: str, levels: Sequence[str], values: pd.Series) 
         Feature(_share_name(name, level), "share", "shape", "share", f"share of {level}", "logit")
         for level in levels
     ]
-    top = f"share of one {plain}"
+    top = f"share of the leading {plain}"
     return [
         *shares,
         Feature(f"{name}_entropy", "continuous", role, "nats", f"variety of {plain}"),
@@ -152,11 +188,11 @@ def _share_name(name: str, level: str) -> str:
     return f"{name}_share_{level}"
 
 
-def _customer_feature(column: str) -> Feature:
+def _customer_feature(column: str, numeric: bool) -> Feature:
     """The declaration of a column of the customers' table; its amounts keep their own unit."""
     kind, _, name = column.partition(".")
     role = "descriptor" if kind == "descriptor" else "shape"
-    form = "continuous" if kind == "number" else "category"
+    form = "continuous" if numeric else "category"
     return Feature(_customer_name(column), form, role, "", name.replace("_", " "))
 
 

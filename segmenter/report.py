@@ -51,6 +51,11 @@ _PROFILES = (
     "segment_id", "feature", "unit", "mean", "median", "p10", "p90", "population_median",
     "effect_size", "index_100",
 )  # fmt: skip
+_STRATA = {
+    "all": "All customers",
+    "single": "Customers with one purchase day",
+    "repeat": "Customers with several purchase days",
+}
 _STATES = {
     "assigned": "near enough to one segment",
     "outlier": "like no segment: looked at one by one",
@@ -63,13 +68,14 @@ _STATES = {
 class _View:
     """What several sections look at. `segments` is largest first.
 
-    names and places (which fix the colour) are by segment_id.
+    names and places (which fix the colour) are by segment_id, labels by feature.
     """
 
     segments: pd.DataFrame
     profiles: pd.DataFrame
     names: Mapping[int, str]
     places: Mapping[int, int]
+    labels: Mapping[str, str]
     frames: Mapping[str, pd.DataFrame]
 
     def name(self, segment_id: Any) -> str:
@@ -77,15 +83,20 @@ class _View:
             return "no segment"
         return self.names.get(int(segment_id), f"Segment {int(segment_id)}")
 
+    def label(self, feature: object) -> str:
+        """The feature in words; its name where nothing describes it."""
+        return self.labels.get(str(feature), title_of(str(feature)))
+
 
 def sections(frames: Mapping[str, pd.DataFrame]) -> list[Section]:
     """The report's sections, the answer first.
 
     frames: segments (segment_id, name, description, customer_count, share), profiles
     (segment_profiles), states (state, customers), picture (x, y, segment_id), ellipses
-    (segment_id, cx, cy, a, b, angle in radians), criterion (k, family, criterion, chosen),
-    movements (from_segment_id, to_segment_id, customers), features (feature, unit, used, reason),
-    rfm (segment_id and its mean rfm_recency, rfm_frequency, rfm_monetary), model and run.
+    (segment_id, cx, cy, a, b, angle in radians), axes (x, y: what grows along them), criterion
+    (k, family, criterion, chosen, stratum), movements (from_segment_id, to_segment_id,
+    customers), features (feature, description, unit, used, reason), rfm (segment_id and its mean
+    rfm_recency, rfm_frequency, rfm_monetary), model and run.
     """
     view = _view(frames)
     return [
@@ -122,11 +133,16 @@ def _view(frames: Mapping[str, pd.DataFrame]) -> _View:
     numbers = ["mean", "median", "population_median", "effect_size", "index_100"]
     profiles = profiles.assign(**{name: profiles[name].astype(float) for name in numbers})
     keys = [int(key) for key in segments.segment_id]
+    told = frame_of(frames, "features", ("feature", "description")).dropna(subset=["description"])
     return _View(
         segments=segments.reset_index(drop=True),
         profiles=profiles,
         names=dict(zip(keys, segments.name, strict=True)),
         places=dict(zip(keys, segments.place, strict=True)),
+        labels={
+            str(feature): title_of(str(description))
+            for feature, description in zip(told.feature, told.description, strict=True)
+        },
         frames=frames,
     )
 
@@ -184,15 +200,16 @@ def _cards(view: _View) -> Section:
     rfm = frame_of(
         view.frames, "rfm", ("segment_id", "rfm_recency", "rfm_frequency", "rfm_monetary")
     )
-    cards = [_card(row, view.profiles, rfm) for row in shown.itertuples()]
+    cards = [_card(row, view, rfm) for row in shown.itertuples()]
     left = len(view.segments) - len(shown)
     note = f"{plural(left, 'smaller segment')} left out here: see segment_summary." if left else ""
     lead = "Each segment with what sets it apart from the average customer, the strongest first."
     return Section(title, lead, [Cards(cards, note, half=True)])
 
 
-def _card(segment: Any, profiles: pd.DataFrame, rfm: pd.DataFrame) -> Card:
-    own = profiles[(profiles.segment_id == segment.segment_id) & profiles.effect_size.notna()]
+def _card(segment: Any, view: _View, rfm: pd.DataFrame) -> Card:
+    own = view.profiles[view.profiles.segment_id == segment.segment_id]
+    own = own[own.effect_size.notna()]
     own = own.assign(size=own.effect_size.abs())
     own = own.sort_values(["size", "feature"], ascending=[False, True])
     clear = own[own["size"] >= SMALL_EFFECT]
@@ -203,7 +220,7 @@ def _card(segment: Any, profiles: pd.DataFrame, rfm: pd.DataFrame) -> Card:
         title=segment.name,
         meta=[counted, f"{percent(segment.share)} of the assigned", *_rfm(segment.segment_id, rfm)],
         text="" if is_missing(segment.description) else str(segment.description),
-        bars=[_bar(row) for row in lines.itertuples()],
+        bars=[_bar(row, view.label(row.feature)) for row in lines.itertuples()],
         bars_title="Typical of it, against all customers",
         colour=charts.group_colour(int(segment.place)),
     )
@@ -218,7 +235,7 @@ def _rfm(segment_id: object, rfm: pd.DataFrame) -> list[str]:
     return [f"recency {shown[0]}, frequency {shown[1]}, money {shown[2]} (of 5)"]
 
 
-def _bar(profile: Any) -> Bar:
+def _bar(profile: Any, label: str) -> Bar:
     """Medians; where those are the same (often 0), means, so that the difference is seen."""
     value, usual, how = profile.median, profile.population_median, ""
     if value == usual and profile.index_100 > 0:
@@ -227,7 +244,7 @@ def _bar(profile: Any) -> Bar:
     index = f"index {profile.index_100:,.0f}" if math.isfinite(profile.index_100) else ""
     unit = "" if is_missing(profile.unit) else str(profile.unit)
     return Bar(
-        label=title_of(str(profile.feature)),
+        label=label,
         value=quantity(value, unit) + how,
         compared=f"all {quantity(usual, unit)}",
         length=abs(effect) / 2,
@@ -250,14 +267,16 @@ def _profiles(view: _View) -> Section:
     order = sorted(table.index, key=lambda name: (-float(np.nan_to_num(strength[name])), str(name)))
     shown = table.loc[order[:MOST_FEATURES]]
     svg = charts.heat_map(
-        [title_of(str(name)) for name in shown.index],
+        [view.label(name) for name in shown.index],
         segments.name.tolist(),
         shown.to_numpy(dtype=float),
         title="Effect size of each feature in each segment",
         colours=[charts.group_colour(int(place)) for place in segments.place],
     )
-    strongest = title_of(str(shown.index[0]))
-    lead = f"{strongest} separates the segments most; a cell compares a segment with everyone."
+    strongest = view.label(shown.index[0])
+    lead = (
+        f"{strongest}: this separates the segments most. A cell compares a segment with everyone."
+    )
     return Section(title, lead, [Figure(svg, _heat_caption(view, table, shown))])
 
 
@@ -286,18 +305,25 @@ def _picture(view: _View) -> Section:
         [None if is_missing(key) else view.places.get(int(key)) for key in points.segment_id],
         _ellipses(view),
         title="Customers and segments in two dimensions",
-        x_label="first direction",
-        y_label="second direction",
+        x_label=_axis(view, "x"),
+        y_label=_axis(view, "y"),
     )
     drawn = min(len(points), charts.MOST_POINTS)
     of = f" of {len(points):,}" if drawn < len(points) else ""
     caption = (
         f"{drawn:,}{of} sampled customers, one dot each; grey dots have no segment. An ellipse "
-        "outlines a segment as the model sees it. Segments that overlap here may be apart in the "
+        "holds about four in five customers of its segment. Segments that overlap may be apart in "
         "directions that a flat picture cannot show."
     )
     lead = "Customers near one another are alike in the two directions that show the segments best."
     return Section(title, lead, [Figure(svg, caption)])
+
+
+def _axis(view: _View, name: str) -> str:
+    """What grows along an axis."""
+    axes = frame_of(view.frames, "axes", ("x", "y"))
+    said = "" if axes.empty or is_missing(axes[name].iloc[0]) else str(axes[name].iloc[0])
+    return f"{said} →" if said else {"x": "first direction", "y": "second direction"}[name]
 
 
 def _ellipses(view: _View) -> list[charts.Ellipse]:
@@ -365,41 +391,48 @@ def _move(counts: pd.Series, source: str, target: str, outward: float) -> Cell:
 
 def _choice(view: _View) -> Section:
     title = "How the number of segments was chosen"
-    rows = frame_of(view.frames, "criterion", ("k", "family", "criterion", "chosen"))
+    rows = frame_of(view.frames, "criterion", ("k", "family", "criterion", "chosen", "stratum"))
     rows = rows[np.isfinite(rows[["k", "criterion"]].astype(float)).all(axis=1)]
     if rows.empty:
         return Section(title, "No search over numbers of segments is recorded for this model.")
+    lead = (
+        f"{plural(len(rows), 'model')} were compared by the criterion below. Components of the "
+        "chosen one that overlap are joined into one segment."
+    )
+    groups = rows.groupby(rows.stratum.fillna("all").astype(str), sort=True)
+    figures = [_criterion(part, str(stratum)) for stratum, part in groups]
+    return Section(title, lead, [*figures, _families()])
+
+
+def _criterion(rows: pd.DataFrame, stratum: str) -> Figure:
+    """The curves of one stratum and which model was taken."""
     lines = {
         str(family): list(zip(part.k.astype(float), part.criterion.astype(float), strict=True))
         for family, part in rows.groupby("family", sort=True)
     }
     taken = rows[rows.chosen.fillna(False).astype(bool)]
-    chosen = None
-    lead = f"{plural(len(rows), 'model')} were compared; which one was taken is not recorded."
+    who = _STRATA.get(stratum, stratum)
+    said, chosen = "which model was taken is not recorded.", None
     if not taken.empty:
         best = taken.iloc[0]
         chosen = (str(best.family), float(best.k))
-        lead = (
-            f"{plural(int(best.k), 'segment')} of the family “{best.family}” were chosen among "
-            f"{plural(len(rows), 'model')} by the criterion below."
-        )
+        said = f"{plural(int(best.k), 'component')} of the family “{best.family}” were chosen."
     svg = charts.curves(
-        lines, chosen, title="Criterion over the number of segments",
-        x_label="number of segments", y_label="criterion (lower is better)",
+        lines, chosen, title=f"Criterion over the number of components, {who.lower()}",
+        x_label="number of components", y_label="criterion (lower is better)",
     )  # fmt: skip
-    caption = "Each line is a family of shapes; the criterion weighs fit against parameters."
-    return Section(title, lead, [Figure(svg, caption, half=True), _families()])
+    return Figure(svg, f"{who}: {said} Each line is a family of shapes.", half=True)
 
 
 def _families() -> Note:
     return Note(
         [
-            "full: every segment has a shape of its own.",
-            "tied: all segments share one shape.",
-            "diag: features vary independently within a segment.",
-            "spherical: a segment is equally wide in every direction.",
-            "The criterion falls while further segments explain more than they cost, and rises "
-            "when they only follow chance.",
+            "full: every component has a shape of its own.",
+            "tied: all components share one shape.",
+            "diag: features vary independently within a component.",
+            "spherical: a component is equally wide in every direction.",
+            "The criterion weighs fit against parameters: it falls while further components "
+            "explain more than they cost, and rises when they only follow chance.",
         ],
         "The families",
         half=True,
@@ -413,20 +446,20 @@ def _features(view: _View) -> Section:
         return Section(title, "Which columns formed the segments is not recorded.")
     is_used = features.used.fillna(False).astype(bool)
     used, left = features[is_used], features[~is_used]
-    names = ", ".join(title_of(str(name)).lower() for name in used.feature.head(40))
+    names = ", ".join(view.label(name) for name in used.feature.head(40))
     more = f" and {len(used) - 40:,} more" if len(used) > 40 else ""
     blocks: list[Note | Table] = [Note(f"{names}{more}." if names else "None.", "Used")]
     if not left.empty:
-        blocks.append(_left_out(left))
+        blocks.append(_left_out(left, view))
     lead = f"{plural(len(used), 'column')} formed the segments; {len(left):,} did not."
     return Section(title, lead, blocks)
 
 
-def _left_out(features: pd.DataFrame) -> Table:
+def _left_out(features: pd.DataFrame, view: _View) -> Table:
     shown = features.head(MOST_LEFT_OUT)
     rows = [
         [
-            title_of(str(row.feature)),
+            view.label(row.feature),
             MISSING if is_missing(row.unit) or not row.unit else str(row.unit),
             MISSING if is_missing(row.reason) else str(row.reason),
         ]

@@ -5,8 +5,10 @@ All source rows = before scope + scored + quarantined + pending; the view `cover
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from shared import frames
-from shared.database import insert_new
+from shared.database import insert_new, staged
 from shared.errors import DataQualityError
 from shared.runs import Run
 from shared.source import Batch
@@ -35,11 +37,16 @@ class Inspection:
     def rows_refused(self) -> int:
         """Refused source rows, each once however many faults it has."""
         both = frames.gather([self.refused, self.undated])
-        return int(both.groupby("row_key").source_rows.max().sum()) if len(both) else 0
+        return int(both.groupby(["row_key", "day"], dropna=False).source_rows.max().sum())
 
 
-def inspect(run: Run, since: int, until: int) -> Inspection:
-    """Reads the window once through the gate, in slices of whole days; writes nothing."""
+def inspect(
+    run: Run, since: int, until: int, each: Callable[[Batch], None] = lambda _batch: None
+) -> Inspection:
+    """Reads the window once through the gate, in slices of whole days; writes nothing.
+
+    each: what else is to be done with a slice while it is there.
+    """
     counts, _ = run.source.counted(frames.micros(run.clock), since)
     slices = tuple(_slices(counts, since, until, run.source.settings.timezone))
     refused, rows_read = [], 0
@@ -47,6 +54,7 @@ def inspect(run: Run, since: int, until: int) -> Inspection:
         batch = run.source.read(start, end, frames.micros(run.clock))
         refused.append(batch.refused)
         rows_read += batch.rows_read
+        each(batch)
     undated = run.source.undated(frames.micros(run.clock))
     return Inspection(rows_read, frames.gather(refused), undated, slices)
 
@@ -100,30 +108,45 @@ def stream(
 
 
 def quarantine(
-    connection: Connection, run: Run, refused: pd.DataFrame, seen: pd.Series | None = None
+    connection: Connection,
+    run: Run,
+    refused: pd.DataFrame,
+    seen: pd.Series | None = None,
+    window: tuple[int, int] | None = None,
+    *,
+    undated: bool = False,
 ) -> int:
     """Keeps each refused row and code once while it is open; returns how many were new.
 
-    seen: ids of rows that passed. What is open for them, or for a refused row but no longer among
-    its codes, is resolved.
+    seen: ids of rows that passed. window: what was read; whatever is open on a whole day of it and
+    not refused again is resolved, so are the rows without a time where `undated` were read, the
+    rows that passed, and the codes that a row seen again has no longer.
     """
     table = run.tables.quarantined_rows
     name = run.source.mapping.table
     still = sa.and_(table.c.source_table == name, table.c.resolved_at.is_(None))
     known = connection.execute(
-        sa.select(table.c.row_key, table.c.code, table.c.source_rows).where(still)
+        sa.select(table.c.row_key, table.c.code, table.c.day, table.c.source_rows).where(still)
     ).fetchall()
-    counts = {(r.row_key, r.code): r.source_rows for r in refused.itertuples()}
+    counts = {_refusal(r): int(r.source_rows) for r in refused.itertuples()}
     passed = set() if seen is None or not known else set(seen.astype("str"))
-    again = {key for key, _ in counts}
-    for key, code, rows in known:
-        here = sa.and_(still, table.c.row_key == key, table.c.code == code)
-        if (key, code) not in counts and (key in passed or key in again):
+    again = {(key, day) for key, _, day in counts}
+    whole = _whole_days({row.day for row in known}, window, run.source.settings.timezone)
+    whole |= {None} if undated else set()
+    for key, code, day, rows in known:
+        here = sa.and_(
+            still,
+            table.c.row_key == key,
+            table.c.code == code,
+            table.c.day.is_not_distinct_from(day),
+        )
+        now = counts.get((key, code, day))
+        if now is None and (key in passed or (key, day) in again or day in whole):
             connection.execute(sa.update(table).where(here).values(resolved_at=run.clock))
-        elif counts.get((key, code), rows) != rows:
-            connection.execute(sa.update(table).where(here).values(source_rows=counts[key, code]))
-    open_now = {(key, code) for key, code, _ in known}
-    fresh = refused[[(r.row_key, r.code) not in open_now for r in refused.itertuples()]]
+        elif now is not None and now != rows:
+            connection.execute(sa.update(table).where(here).values(source_rows=now))
+    open_now = {(key, code, day) for key, code, day, _ in known}
+    fresh = refused[[_refusal(row) not in open_now for row in refused.itertuples()]]
     return insert_new(
         connection,
         table,
@@ -133,6 +156,52 @@ def quarantine(
             seen_at=pd.Timestamp(run.clock),
         ),
     )
+
+
+def _refusal(row: Any) -> tuple[str, str, date | None]:
+    """What a refusal is known by."""
+    return row.row_key, row.code, None if pd.isna(row.day) else row.day
+
+
+def _whole_days(
+    days: set[date | None], window: tuple[int, int] | None, timezone: str
+) -> set[date | None]:
+    """Those of the days that lie wholly within the window."""
+    if window is None:
+        return set()
+    ends = {
+        day: [frames.day_start(np.datetime64(day, "D") + step, timezone) for step in (0, 1)]
+        for day in days
+        if day is not None
+    }
+    return {day for day, (start, end) in ends.items() if window[0] <= start and end <= window[1]}
+
+
+def open_refusals(connection: Connection, run: Run) -> set[str]:
+    """Keys of the source rows that are refused and not yet resolved."""
+    table = run.tables.quarantined_rows
+    open_now = (table.c.source_table == run.source.mapping.table, table.c.resolved_at.is_(None))
+    return {row[0] for row in connection.execute(sa.select(table.c.row_key).where(*open_now))}
+
+
+def less_published(connection: Connection, run: Run, refused: pd.DataFrame) -> pd.DataFrame:
+    """A repeated id whose first row is scored already has one row less on that day."""
+    repeated = refused[refused.code == "id_duplicate"]
+    if repeated.empty:
+        return refused
+    keys = repeated.row_key.astype("str")
+    typed = keys.astype("int64") if run.source.kinds["transaction"] == "integer" else keys
+    scores = run.tables.transaction_scores
+    column = scores.c.transaction_id
+    with staged(connection, [column], typed.to_frame("transaction_id")) as stage:
+        joined = stage.join(scores, column == stage.c.transaction_id)
+        found = sa.select(column, scores.c.day).select_from(joined)
+        found = found.where(scores.c.role == "published")
+        scored = {(str(row[0]), row[1]) for row in connection.execute(found)}
+    less = refused.source_rows.astype("int64")
+    there = [pair in scored for pair in zip(keys, repeated.day, strict=True)]
+    less.loc[repeated.index[there]] -= 1
+    return refused.assign(source_rows=less)[less > 0]
 
 
 def count_days(connection: Connection, run: Run, scope: np.datetime64) -> None:
@@ -184,3 +253,19 @@ def days_before(moment: int, days: int) -> int:
 def span_days(since: int, until: int) -> int:
     """How many whole days a window has, at least one."""
     return max(1, round((until - since) / frames.MICROSECONDS_PER_DAY))
+
+
+def until_or_newest(run: Run, given: datetime | None) -> int:
+    """The end of a window, itself not in it, in microseconds: T as given, else just after the
+    newest valid transaction; never later than the clock."""
+    clock = frames.micros(run.clock)
+    if given is not None:
+        return min(frames.micros(given), clock)
+    newest = run.source.newest(clock)
+    if newest is None:
+        raise DataQualityError(
+            f"{run.job} found no valid transaction in {run.source.mapping.table}. Check that the "
+            "table has rows and that [source.transactions] time names the right column: "
+            "peerwatch doctor"
+        )
+    return newest + 1

@@ -235,10 +235,11 @@ def heat_map(
 
     Blue is below zero and orange above; NaN is a blank cell. `colours` are dots by the columns.
     """
-    left, row = 190.0, 30.0
+    longest = max((len(_short(name, 44)) for name in rows), default=0)
+    left, row = max(190.0, 16 + _CHARACTER * longest), 30.0
     cell = min((width - left - 8) / len(columns), 150.0)
     wide = left + cell * len(columns) + 8
-    names = [_wrapped(masked(name), max(int(cell / _CHARACTER), 5), 4) for name in columns]
+    names = [_wrapped(masked(name), max(int(cell / (1.15 * _CHARACTER)), 5), 4) for name in columns]
     head = 28.0 + 14 * max(len(lines) for lines in names)
     parts = [
         _column_head(left + cell * (j + 0.5), head, lines, colours[j] if colours else "")
@@ -246,7 +247,7 @@ def heat_map(
     ]
     for i, name in enumerate(rows):
         y = head + row * i
-        parts.append(_text(left - 12, y + 20, _short(name, 29), anchor="end"))
+        parts.append(_text(left - 12, y + 20, _short(name, 44), anchor="end"))
         parts += [
             _heat_cell(left + cell * j, y, cell, row, float(values[i, j]), limit)
             for j in range(len(columns))

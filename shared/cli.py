@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 # measured 7 to 500 times slower. It is said before numpy is first imported.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 DOMAINS = ("segmenter", "fraudwatch")
-VERDICTS = (
-    "in_review", "confirmed_fraud", "false_positive", "genuine_unusual", "inconclusive", "reopened",
-)  # fmt: skip
 
 
 @dataclass

@@ -25,6 +25,7 @@ from zoneinfo import ZoneInfo
 from shared.errors import ConfigurationError
 
 ENVIRONMENT = "PEERWATCH_"
+NAME = re.compile(r"\$\{(\w+)\}")  # a value from the environment
 OWN_VARIABLES = ("PEERWATCH_CONFIG", "PEERWATCH_DATA", "PEERWATCH_TEST_URL")
 
 
@@ -48,9 +49,12 @@ class Transactions:
     label_kind: str | None = None
 
     def faults(self) -> list[str]:
-        if self.amount or self.categories or self.numbers:
-            return []
-        return ["[source.transactions] maps nothing to judge: give amount, categories or numbers."]
+        found = _twice("[source.transactions]", self.columns())
+        if not (self.amount or self.categories or self.numbers):
+            found.append(
+                "[source.transactions] maps nothing to judge: give amount, categories or numbers."
+            )
+        return found
 
     def columns(self) -> list[tuple[str, str]]:
         """(key of the mapping, column of the source) for each mapped column."""
@@ -74,6 +78,9 @@ class Customers:
     categories: tuple[str, ...] = ()
     descriptors: tuple[str, ...] = ()
 
+    def faults(self) -> list[str]:
+        return _twice("[source.customers]", self.columns())
+
     def columns(self) -> list[tuple[str, str]]:
         """(key of the mapping, column of the source) for each mapped column."""
         several = [
@@ -82,6 +89,18 @@ class Customers:
             for name in getattr(self, key)
         ]
         return [("id", self.id), *several]
+
+
+def _twice(where: str, columns: list[tuple[str, str]]) -> list[str]:
+    """A fault for each column that is to be read in two ways."""
+    roles: dict[str, list[str]] = {}
+    for key, name in columns:
+        roles.setdefault(name, []).append(key)
+    return [
+        f"{where} maps column {name} as {' and '.join(keys)}; give each column one role."
+        for name, keys in roles.items()
+        if name and len(keys) > 1
+    ]
 
 
 @dataclass(frozen=True)
@@ -164,6 +183,7 @@ def parse(
     """A configuration from the parsed document, the environment applied."""
     domains = domain_settings() if domains is None else domains
     faults: list[str] = []
+    taken = set(NAME.findall(json.dumps(document, default=str)))
     document = _overridden(document, environment, faults)
     document = _substituted(document, environment, "", faults)
     sections: dict[str, type] = {"source": Source, "results": Results, **domains}
@@ -174,9 +194,19 @@ def parse(
         for name, kind in sections.items()
     }
     if faults:
-        raise ConfigurationError([f"{path}: {fault}" for fault in faults])
+        hidden = {name: environment.get(name, "") for name in taken}
+        raise ConfigurationError([f"{path}: {_without(fault, hidden)}" for fault in faults])
     source, results = made.pop("source"), made.pop("results")
     return Configuration(path, source, results, made, schedule)
+
+
+def _without(fault: str, hidden: Mapping[str, str]) -> str:
+    """The fault as the file has it: a value from the environment may be a secret."""
+    for name, value in hidden.items():
+        if len(value) > 3:  # shorter ones stand in any sentence
+            escaped = json.dumps(value, ensure_ascii=False)[1:-1]
+            fault = fault.replace(escaped, f"${{{name}}}").replace(value, f"${{{name}}}")
+    return fault
 
 
 def unknown_keys(found: Mapping[str, Any], known: list[str], where: str, faults: list[str]) -> None:
@@ -194,22 +224,45 @@ def build(kind: type, values: Any, where: str, faults: list[str]) -> Any:
     if not isinstance(values, dict):
         faults.append(f"{where} should be a table, found {_shown(values)}.")
         return None
-    before = len(faults)
     fields = {item.name: item for item in dataclasses.fields(kind)}
     unknown_keys(values, list(fields), where, faults)
     hints = typing.get_type_hints(kind)
     made: dict[str, Any] = {}
     for name, item in fields.items():
-        if name in values:
+        if name == "id" and isinstance(values.get(name), list):
+            faults.append(_composite(where, values))
+        elif name in values:
             made[name] = _value(hints[name], values[name], f"{where} {name}", faults)
-        elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+        elif _required(item):
             faults.append(f"{where} {name} is missing.")
-    if len(faults) > before:
-        return None
+    # A faulty key stands at its default, so that the faults of the others are found as well.
+    made = {name: value for name, value in made.items() if value is not None}
+    made = {name: None for name, item in fields.items() if _required(item)} | made
     result = kind(**made)
     if hasattr(result, "faults"):
         faults.extend(result.faults())
     return result
+
+
+def _required(item: dataclasses.Field[Any]) -> bool:
+    return item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+
+
+def _composite(where: str, values: Mapping[str, Any]) -> str:
+    """A key of several columns, with the view that makes one of them."""
+    parts = [_identifier(str(part)) for part in values["id"]]
+    table = _identifier(str(values.get("table", "t")))
+    one = " || '-' || ".join(f"CAST({part} AS TEXT)" for part in parts)
+    return (
+        f"{where} id should be one column, found {_shown(values['id'])}. Map a view that joins "
+        f"them, its column row_key as id: CREATE VIEW {table.strip(chr(34))}_peerwatch AS SELECT "
+        f"{one} AS row_key, t.* FROM {table} t"
+    )
+
+
+def _identifier(name: str) -> str:
+    quoted = '"' + name.replace('"', '""') + '"'
+    return name if re.fullmatch(r"[a-z_][a-z0-9_.]*", name) else quoted
 
 
 def _value(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
@@ -266,7 +319,8 @@ def _expected(option: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, default=str)
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    text = re.sub(r"://[^\"]*", "://…", text)  # a URL may hold a password
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
@@ -286,8 +340,11 @@ def _overridden(
             continue
         table = result
         for step in path[:-1]:
-            table = table.setdefault(step, {})
-        table[path[-1]] = _from_text(text)
+            table = table.setdefault(step, {}) if isinstance(table, dict) else None
+        if isinstance(table, dict):
+            table[path[-1]] = _from_text(text)
+        else:
+            faults.append(f"The environment's {name} names a key inside one that is no table.")
     return result
 
 
@@ -311,6 +368,8 @@ def _substituted(value: Any, environment: Mapping[str, str], where: str, faults:
             key: _substituted(item, environment, f"{where} {key}".strip(), faults)
             for key, item in value.items()
         }
+    if isinstance(value, list):
+        return [_substituted(item, environment, where, faults) for item in value]
     if not isinstance(value, str):
         return value
 
@@ -319,7 +378,7 @@ def _substituted(value: Any, environment: Mapping[str, str], where: str, faults:
             faults.append(f"{where} needs the environment variable {match[1]}, which is not set.")
         return environment.get(match[1], "")
 
-    return re.sub(r"\$\{(\w+)\}", replace, value)
+    return NAME.sub(replace, value)
 
 
 def _schedule(table: Any, faults: list[str]) -> dict[str, str]:

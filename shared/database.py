@@ -7,6 +7,7 @@ one result type (a pyarrow table).
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BUSY_SECONDS = 30  # how long a writer waits for another before it gives up
+READ_ONLY = "-c default_transaction_read_only=on"
+SECRETS = ("pass", "secret", "token", "key")  # in names of a URL's further settings
+# What SQLite says of a file that another time may be free, there, or have room.
+TRANSIENT_NAMES = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_FULL")
 TRANSIENT_STATES = {"40001", "40P01", "55P03", "57P01", "57P03", "08000", "08003", "08006"}
 
 
@@ -32,14 +37,15 @@ def parse_url(url: str) -> URL:
     """The SQLAlchemy URL; a fault names what was found without showing a secret."""
     try:
         parsed = make_url(url)
-        parsed.get_dialect()
-    except (exc.ArgumentError, exc.NoSuchModuleError, ImportError, ValueError) as error:
+        if parsed.drivername != "postgresql":  # which is given our driver below
+            parsed.get_dialect().import_dbapi()
+    except (exc.ArgumentError, exc.NoSuchModuleError, ImportError, ValueError):
         scheme = url.split("://", 1)[0] if "://" in url else "no scheme"
         raise ConfigurationError(
             f"The database URL cannot be used (found {scheme}). Expected sqlite:///file.db, "
             "postgresql+psycopg://user@host/name, or another SQLAlchemy URL whose driver is "
             "installed."
-        ) from error
+        ) from None  # the cause may quote the password
     if parsed.get_backend_name() == "postgresql" and parsed.drivername == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
@@ -67,10 +73,16 @@ def engine(url: URL, *, read_only: bool = False, name: str = "peerwatch") -> Eng
     if url.get_backend_name() == "postgresql":
         arguments = {"application_name": name[:63], "connect_timeout": 10}
         if read_only:
-            arguments["options"] = "-c default_transaction_read_only=on"
+            arguments["options"] = _read_only_options(url)
     return sa.create_engine(
         url, poolclass=sa.NullPool, hide_parameters=True, connect_args=arguments
     )
+
+
+def _read_only_options(url: URL) -> str:
+    """The URL's own session options, such as a search path, and ours."""
+    own = url.query.get("options", ())
+    return " ".join([*([own] if isinstance(own, str) else own), READ_ONLY])
 
 
 def _sqlite_engine(url: URL, read_only: bool) -> Engine:
@@ -111,22 +123,44 @@ def translated(url: URL) -> Iterator[None]:
 
 
 def _translate(error: exc.DBAPIError, url: URL) -> PeerwatchError:
-    shown = url.render_as_string(hide_password=True)
-    said = str(error.orig).strip().splitlines()
-    what = _without_secret(said[0] if said else type(error.orig).__name__, url)
+    what = _said(error.orig, url)
     state = getattr(error.orig, "sqlstate", None)
-    if state in TRANSIENT_STATES or "database is locked" in what or error.connection_invalidated:
-        return TemporaryError(f"The database {shown} was busy or closed the session: {what}")
-    if isinstance(error, exc.OperationalError) and state is None:
+    name = str(getattr(error.orig, "sqlite_errorname", ""))
+    if state in TRANSIENT_STATES or error.connection_invalidated or name.startswith("SQLITE_BUSY"):
+        return TemporaryError(f"The database {shown(url)} was busy or closed the session: {what}")
+    lost = name.startswith(TRANSIENT_NAMES) or (state is None and not name)
+    if isinstance(error, exc.OperationalError) and lost:
         return TemporaryError(
-            f"The database {shown} could not be reached: {what}. "
+            f"The database {shown(url)} could not be reached: {what}. "
             "Check that it runs, and the URL, the rights and the disk."
         )
-    return PeerwatchError(f"The database {shown} refused a statement: {what}")
+    return PeerwatchError(f"The database {shown(url)} refused a statement: {what}")
 
 
-def _without_secret(text: str, url: URL) -> str:
-    return text.replace(url.password, "***") if url.password else text
+def shown(url: URL) -> str:
+    """The URL without its secrets."""
+    hidden = dict.fromkeys(_secrets(url), "***")
+    return url.update_query_dict(hidden).render_as_string(hide_password=True)
+
+
+def _secrets(url: URL) -> dict[str, str]:
+    """The settings behind the question mark that may be secrets."""
+    return {
+        name: str(value)
+        for name, value in url.query.items()
+        if any(word in name.lower() for word in SECRETS)
+    }
+
+
+def _said(error: BaseException | None, url: URL) -> str:
+    """The first line of what the driver said, without secrets and without a row's values."""
+    lines = str(error).strip().splitlines()
+    what = lines[0] if lines else type(error).__name__
+    for secret in filter(None, (url.password, *_secrets(url).values())):
+        what = what.replace(str(secret), "***")
+    if str(getattr(error, "sqlstate", None)).startswith("22"):  # a value that does not fit
+        what = re.sub(r'".*"', '"…"', what)
+    return what
 
 
 # --- reading ----------------------------------------------------------------------------------
@@ -172,14 +206,15 @@ class Reader:
         compiled = select.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
         values = [compiled.params[name] for name in compiled.positiontup or []]
         try:
-            with self._connection.cursor() as cursor:
-                cursor.execute(str(compiled), values or None)
-                return cursor.fetch_arrow_table()
+            try:
+                with self._connection.cursor() as cursor:
+                    cursor.execute(str(compiled), values or None)
+                    return cursor.fetch_arrow_table()
+            finally:
+                # A read lock kept between batches would keep a SQLite writer from its commit.
+                self._connection.rollback()
         except Exception as error:
             raise _reading(error, self.url) from error
-        finally:
-            # A read lock kept between batches would keep a SQLite writer from its commit.
-            self._connection.rollback()
 
     def _read_any(self, select: sa.Select[Any]) -> pa.Table:
         import pyarrow as pa
@@ -202,7 +237,7 @@ def _libpq(url: URL, name: str) -> str:
     """The URL as libpq reads it, read-only and named."""
     plain = url.set(drivername="postgresql").update_query_dict(
         {
-            "options": "-c default_transaction_read_only=on",
+            "options": _read_only_options(url),
             "application_name": name[:63],
             "connect_timeout": "10",
         }
@@ -211,13 +246,11 @@ def _libpq(url: URL, name: str) -> str:
 
 
 def _reading(error: Exception, url: URL) -> PeerwatchError:
-    said = str(error).strip().splitlines()
-    what = _without_secret(said[0] if said else type(error).__name__, url)
-    shown = url.render_as_string(hide_password=True)
-    transient = ("locked", "connect", "terminating", "closed")
-    if any(word in what.lower() for word in transient):
-        return TemporaryError(f"The database {shown} could not be read: {what}")
-    return PeerwatchError(f"The database {shown} refused a read: {what}")
+    what, state = _said(error, url), getattr(error, "sqlstate", None)
+    lost = state is None and type(error).__name__ == "OperationalError"
+    if state in TRANSIENT_STATES or (lost and "readonly" not in what):
+        return TemporaryError(f"The database {shown(url)} could not be read: {what}")
+    return PeerwatchError(f"The database {shown(url)} refused a read: {what}")
 
 
 # --- writing ----------------------------------------------------------------------------------
@@ -259,7 +292,10 @@ def _merge(
             )
         else:
             statement = statement.on_conflict_do_nothing()
-        return connection.execute(statement).rowcount
+        # PostgreSQL's count is kept only where it is asked for.
+        return connection.execute(
+            statement, execution_options={"preserve_rowcount": True}
+        ).rowcount
 
 
 @contextmanager
@@ -298,6 +334,8 @@ def _load(connection: Connection, stage: sa.Table, frame: pd.DataFrame) -> None:
         _copy(connection, stage, values)
         return
     rows = list(zip(*values, strict=True))
+    if not rows:  # the driver would take no rows for no values
+        return
     marks = ", ".join("?" * len(values))
     name = connection.dialect.identifier_preparer.format_table(stage)
     connection.exec_driver_sql(f"INSERT INTO {name} VALUES ({marks})", rows)
@@ -306,9 +344,13 @@ def _load(connection: Connection, stage: sa.Table, frame: pd.DataFrame) -> None:
 def _copy(connection: Connection, stage: sa.Table, values: list[list[Any]]) -> None:
     name = connection.dialect.identifier_preparer.format_table(stage)
     driver: Any = connection.connection.driver_connection
-    with driver.cursor() as cursor, cursor.copy(f"COPY {name} FROM STDIN") as copy:
-        for row in zip(*values, strict=True):
-            copy.write_row(row)
+    failure: Any = connection.dialect.loaded_dbapi.Error
+    try:
+        with driver.cursor() as cursor, cursor.copy(f"COPY {name} FROM STDIN") as copy:
+            for row in zip(*values, strict=True):
+                copy.write_row(row)
+    except failure as error:  # the driver's own: SQLAlchemy has not seen it
+        raise exc.DBAPIError.instance("COPY", None, error, failure) from error
 
 
 def column_values(series: pd.Series, column: sa.Column[Any], dialect: str) -> list[Any]:
@@ -323,10 +365,13 @@ def column_values(series: pd.Series, column: sa.Column[Any], dialect: str) -> li
         return [
             None if gone else str(value)[:10] for value, gone in zip(series, missing, strict=True)
         ]
-    if isinstance(column.type, sa.Boolean) and dialect == "sqlite":
-        return [int(value) for value in series]
+    if isinstance(column.type, sa.Boolean):
+        of = int if dialect == "sqlite" else bool
+        return [None if gone else of(v) for v, gone in zip(series, missing, strict=True)]
     values = series.to_numpy(dtype=object, na_value=None) if missing.any() else series.to_numpy()
-    return list(values.tolist()) if isinstance(values, np.ndarray) else list(values)
+    if values.dtype != object:
+        return list(values.tolist())
+    return [value.item() if isinstance(value, np.generic) else value for value in values]
 
 
 def moments(series: pd.Series, dialect: str) -> list[Any]:
@@ -334,9 +379,12 @@ def moments(series: pd.Series, dialect: str) -> list[Any]:
     import numpy as np
     import pandas as pd
 
+    if series.dtype == object:
+        series = series.convert_dtypes()
     if pd.api.types.is_numeric_dtype(series.dtype):
         missing = pd.isna(series).to_numpy()
         stamps = series.fillna(0).to_numpy(dtype="int64").astype("datetime64[us]")
         texts = np.char.add(np.datetime_as_string(stamps, unit="us"), "Z").tolist()
         return [None if gone else text for text, gone in zip(texts, missing, strict=True)]
-    return [None if pd.isna(value) else value.strftime(MOMENT_FORMAT) for value in series]
+    stamps = pd.to_datetime(series, utc=True)
+    return [None if pd.isna(value) else value.strftime(MOMENT_FORMAT) for value in stamps]

@@ -92,7 +92,7 @@ class Cells:
 def refuse(
     keys: pd.Series, days: np.ndarray, where: np.ndarray, code: str, column: str, shown: list[str]
 ) -> pd.DataFrame:
-    """The refusal of the rows in `where`; rows without an id are counted together by day."""
+    """The refusal of the rows in `where`; rows that share an id are counted together by day."""
     frame = pd.DataFrame(
         {
             "row_key": keys.astype("str").where(keys.notna(), "(null)").to_numpy()[where],
@@ -107,18 +107,13 @@ def refuse(
 
 
 def _counted(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per key and code; a null id is told apart by its day."""
-    null = frame.row_key == "(null)"
-    frame.loc[null, "row_key"] = [
-        "(null)" if pd.isna(day) else f"(null) {str(day)[:10]}" for day in frame.day[null]
-    ]
-    grouped = frame.groupby(["row_key", "code"], sort=True, as_index=False)
+    """One row per key, code and day: no id, or a repeated one, may stand on several days."""
+    grouped = frame.groupby(["row_key", "code", "day"], sort=True, as_index=False, dropna=False)
     return grouped.agg(
         column_name=("column_name", "first"),
         masked_value=("masked_value", "min"),
-        day=("day", "min"),
         source_rows=("source_rows", "sum"),
-    )
+    )[REFUSED]
 
 
 def no_refusals() -> pd.DataFrame:

@@ -307,6 +307,7 @@ def quantity(value: float | None, unit: str) -> str:
     if unit == "share":
         return percent(value)
     shown = number(value)
+    unit = unit.removesuffix("s") if shown == "1" else unit
     return shown if unit in ("", "currency") else f"{shown}{NO_BREAK}{unit}"
 
 

@@ -8,9 +8,10 @@ failing or a cast turning text into zero.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,7 +31,20 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MICROSECONDS = 1_000_000
+# What is read as ISO text: it sorts by time, so that a window finds it.
+ISO = r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9]{2}(?::[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?ZONE?)?)?"
+ISO = ISO.replace("ZONE", "(?:Z|[+-][0-9]{2}(?::?[0-9]{2})?)")
+# The same for the server, each part within its range, so that almost nothing is read in vain.
+ISO_SQL = (
+    r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+    r"([T ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]+)?)?(Z|[+-][01][0-9]:[0-5][0-9])?)?$"
+)
+SELDOM_DAYS = ("02-29", "02-30", "02-31", "04-31", "06-31", "09-31", "11-31")
+ISO_FORMAT = re.compile(r"%Y-%m-%d([T ]%H:%M(:%S(\.%f)?)?(%z|Z)?)?")
+STATE = " state\x1f"  # names the column beside a value; ends as no column of a user's does
 WIDE = timedelta(days=2)  # more than any zone's offset: the exact window is cut afterwards
+NONE = timedelta(0)
+LATEST = frames.micros(datetime(9999, 12, 28, tzinfo=UTC))  # with WIDE still a date of Python
 KEY_OF = {"id": "transaction", "customer": "customer", "counterparty": "counterparty"}
 
 
@@ -107,22 +121,26 @@ class Source:
             )
             if own != kinds["customer"]:
                 faults.append(
-                    f"[source.customers] id {customers.table}.{customers.id} is {own}, but "
-                    f"{self.mapping.table}.{self.mapping.customer} is {kinds['customer']}. "
-                    "Map a view that casts one of them: CREATE VIEW customers_peerwatch AS SELECT "
-                    f"CAST({customers.id} AS {_sql_type(kinds['customer'])}) AS customer_key, "
-                    f"c.* FROM {customers.table} c"
+                    key_mismatch(
+                        (customers.table, customers.id, own),
+                        (self.mapping.table, str(self.mapping.customer), kinds["customer"]),
+                    )
                 )
         return kinds
 
     def _wrong_roles(self) -> list[str]:
         """Columns whose type cannot play the role that the mapping gives them."""
-        wanted = {"amount": ("integer", "number"), "numbers": ("integer", "number", "boolean")}
+        numbers = ("integer", "number", "boolean")
+        wanted = {"amount": ("integer", "number"), "numbers": numbers, "label": numbers}
+        mapped: list[tuple[str, Transactions | Customers]] = [("transactions", self.mapping)]
+        if self.settings.customers is not None:
+            mapped.append(("customers", self.settings.customers))
         faults = [
-            f"[source.transactions] {key}: {self.mapping.table}.{name} is {self.type_of(name)}, "
-            f"expected a number. Map a view that casts it."
-            for key, name in self.mapping.columns()
-            if key in wanted and self.type_of(name) not in wanted[key]
+            f"[source.{section}] {key}: {owner.table}.{name} is {kind}, expected a number. "
+            "Map a view that casts it."
+            for section, owner in mapped
+            for key, name in owner.columns()
+            if key in wanted and (kind := self.types[f"{owner.table}.{name}"]) not in wanted[key]
         ]
         if self.type_of(self.mapping.time) not in (
             "text",
@@ -148,7 +166,7 @@ class Source:
             f"{column} was {recorded[column]} when it was mapped and is {kind} now. Map a view "
             "that restores its type, or run peerwatch init again with another schema or prefix."
             for column, kind in self.types.items()
-            if column in recorded and recorded[column] != kind
+            if column in recorded and not _same_kind(recorded[column], kind)
         ]
 
     # --- transactions -------------------------------------------------------------------------
@@ -166,7 +184,9 @@ class Source:
         select = sa.select(*self._columns(None))
         clauses = [self.table.c[self.mapping.time].is_(None), self._unreadable()]
         if self.type_of(self.mapping.time) != "text" or self._sorted_text:
-            clauses.append(self._after(frames.moment(clock) + timedelta(days=1)))
+            column = self.table.c[self.mapping.time]
+            clauses.append(column > self._bound(clock + frames.MICROSECONDS_PER_DAY, -WIDE))
+            clauses.append(column < self._bound(frames.EARLIEST, WIDE))
         table = self._reader.read(select.where(sa.or_(*clauses)))
         batch = self._gated(table, None, clock, None)
         return batch.refused[batch.refused.day.isna()].reset_index(drop=True)
@@ -187,37 +207,41 @@ class Source:
         return pd.Series(days).value_counts().sort_index(), int(bad.sum())
 
     def newest(self, clock: int) -> int | None:
-        """The newest valid moment not after the clock; None where there is none."""
-        select = sa.select(*self._cell(self.mapping.time, "time"))
-        kind = self.type_of(self.mapping.time)
-        if kind != "text" or self._sorted_text:
-            column = self.table.c[self.mapping.time]
-            select = (
-                select.where(self._window(frames.EARLIEST, clock + 1))
-                .where(column.is_not(None))
-                .order_by(column.desc())
-                .limit(1000)
-            )
-        cells = self._cells(self._reader.read(select), self.mapping.time, "time")
-        good = ~_any(frames.time_codes(cells, clock)) & (cells.values <= clock)
-        return int(cells.values[good].max()) if good.any() else None
+        """The newest valid moment not after the clock; None where there is none.
+
+        Looks back over a day, and over ever longer times while it finds nothing.
+        """
+        days = 1
+        while True:
+            since = max(clock - days * frames.MICROSECONDS_PER_DAY, frames.EARLIEST)
+            select = sa.select(*self._cell(self.mapping.time, "time"))
+            clause = self._window(since, clock + 1)
+            if clause is not None:
+                select = select.where(clause)
+            cells = self._cells(self._reader.read(select), self.mapping.time, "time")
+            good = ~_any(frames.time_codes(cells, clock)) & (cells.values <= clock)
+            if good.any():
+                return int(cells.values[good].max())
+            if clause is None or since == frames.EARLIEST:
+                return None
+            days *= 8
 
     def duplicates(self) -> pd.Series:
         """How many rows each repeated id has; empty where a constraint forbids repeats."""
         if self._duplicates is None:
-            column = self.table.c[self.mapping.id]
             self._duplicates = pd.Series(dtype="int64")
             if not self._unique:
+                read = self._cell(self.mapping.id, "id")
                 select = (
-                    sa.select(*self._cell(self.mapping.id, "id"), sa.func.count().label("rows"))
-                    .where(column.is_not(None))
-                    .group_by(column)
+                    sa.select(*read, sa.func.count().label("rows\x1f"))
+                    .group_by(*(item.element for item in read))
                     .having(sa.func.count() > 1)
                 )
                 table = self._reader.read(select)
                 cells = self._cells(table, self.mapping.id, "id")
-                counts = table.column("rows").to_numpy().astype("int64")
-                self._duplicates = pd.Series(counts, index=pd.Index(cells.values))
+                counts = _array(table.column("rows\x1f")).astype("int64")
+                known = cells.state == OK
+                self._duplicates = pd.Series(counts[known], index=pd.Index(cells.values[known]))
         return self._duplicates
 
     def customers(self) -> pd.DataFrame | None:
@@ -238,7 +262,29 @@ class Source:
                 for key, name in mapped.columns()
             }
         )
-        return frame[frame.customer_id.notna()].drop_duplicates("customer_id", ignore_index=True)
+        frame = frame[frame.customer_id.notna()]
+        if frame.customer_id.duplicated().any():  # the first in an order that is always the same
+            frame = frame.sort_values(list(frame.columns))
+        return frame.drop_duplicates("customer_id", ignore_index=True)
+
+    def customers_before(self, moment: int, clock: int) -> pd.Series:
+        """The customers of any row before the moment, each once.
+
+        Days that are surely before are asked of the database; the last few, whose rows depend on
+        the zone, and times that do not sort as text are read.
+        """
+        kind, column = self.type_of(self.mapping.time), self.table.c[self.mapping.time]
+        if kind == "text" and not self._sorted_text:
+            rows = self.read(frames.EARLIEST, moment, clock).rows
+            return rows.customer_id.dropna().drop_duplicates()
+        name = str(self.mapping.customer)
+        sure = sa.and_(
+            self._bound(frames.EARLIEST, WIDE) <= column, column < self._bound(moment, -WIDE)
+        )
+        select = sa.select(*self._cell(name, "customer")).where(sure).distinct()
+        older = _series(self._cells(self._reader.read(select), name, "customer"), "customer")
+        near = self.read(moment - 3 * WIDE // timedelta(microseconds=1), moment, clock).rows
+        return pd.concat([older, near.customer_id]).dropna().drop_duplicates()
 
     def _customer_role(self, key: str, name: str) -> str:
         """How a column of the customers is read; a descriptor by what it holds."""
@@ -321,7 +367,7 @@ class Source:
 
     @property
     def _sorted_text(self) -> bool:
-        return (self.mapping.time_format or "%Y-%m-%d").startswith("%Y-%m-%d")
+        return _is_iso(self.mapping.time_format)
 
     def _window(self, since: int, until: int | None) -> Any:
         """A clause that keeps at least the rows of the window; None where none can be said."""
@@ -336,26 +382,26 @@ class Source:
     def _unreadable(self) -> Any:
         """A clause that keeps at least the times which no reader can read as a moment."""
         column, kind = self.table.c[self.mapping.time], self.type_of(self.mapping.time)
-        if kind == "text" and not self._sorted_text:
+        sqlite = self.url.get_backend_name() == "sqlite"
+        if kind == "epoch" and sqlite:
+            return sa.func.typeof(column).not_in(("integer", "real"))
+        if kind != "text":
+            return sa.false()
+        if not self._sorted_text:
             return sa.true()
         text = sa.cast(column, sa.Text)
-        if self.url.get_backend_name() == "sqlite":
-            if kind == "epoch":
-                return sa.func.typeof(column).not_in(("integer", "real"))
-            return sa.not_(text.op("GLOB")("[0-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9]*"))
-        return (
-            sa.not_(text.regexp_match(r"^\d{4}-[01]\d-[0-3]\d")) if kind == "text" else sa.false()
-        )
-
-    def _after(self, when: datetime) -> Any:
-        return self.table.c[self.mapping.time] > self._bound(frames.micros(when), -WIDE)
+        seldom = sa.func.substr(text, 6, 5).in_(SELDOM_DAYS)
+        if sqlite:
+            return sa.or_(seldom, *_unlike_iso(text))
+        return sa.or_(seldom, sa.not_(text.regexp_match(ISO_SQL)))
 
     def _bound(self, value: int, slack: timedelta) -> Any:
         """A moment as the time column compares: exact for epochs and zones, else with slack."""
         kind = self.type_of(self.mapping.time)
         if kind == "epoch":
-            return sa.literal(value / MICROSECONDS, sa.Double)
-        when = frames.moment(max(value, frames.EARLIEST) if slack < timedelta(0) else value)
+            # A fraction rounds to a microsecond, perhaps over the edge: a second is enough.
+            return sa.literal(value / MICROSECONDS + (1 if slack > NONE else -1), sa.Double)
+        when = frames.moment(min(max(value, frames.EARLIEST), LATEST))
         if kind == "timestamptz":
             return sa.literal(when, sa.DateTime(timezone=True))
         plain = (when + slack).replace(tzinfo=None)
@@ -435,6 +481,7 @@ class Source:
             return frames.no_refusals()
         ids, times = cells[self.mapping.id], cells[self.mapping.time]
         keys = pd.Series(np.asarray(ids.values, dtype=object)).where(ids.state == OK)
+        keys = keys.mask(ids.state == WRONG, "(wrong type)")
         undated = _any(frames.time_codes(times, clock))
         days = pd.Series(
             frames.local_days(np.where(undated, 0, times.values), self.settings.timezone)
@@ -480,12 +527,11 @@ class Source:
 
 def reflected(connection: Connection, name: str, where: str, faults: list[str]) -> sa.Table:
     """The table or view of that name ("schema.table"), or a fault with the nearest known."""
-    schema, _, plain = name.rpartition(".")
     inspector = sa.inspect(connection)
-    try:
-        known = inspector.get_table_names(schema or None) + inspector.get_view_names(schema or None)
-    except exc.DBAPIError:
-        known = []
+    schema, plain, known = "", name, _relations(inspector, None)
+    if name not in known and "." in name:
+        schema, _, plain = name.rpartition(".")
+        known = _relations(inspector, schema)
     if plain not in known:
         near = difflib.get_close_matches(plain, known, n=1, cutoff=0.4)
         hint = (
@@ -501,6 +547,19 @@ def reflected(connection: Connection, name: str, where: str, faults: list[str]) 
         return sa.Table(
             plain, sa.MetaData(), schema=schema or None, autoload_with=connection, resolve_fks=False
         )
+
+
+def _relations(inspector: sa.Inspector, schema: str | None) -> list[str]:
+    """The tables and views of a schema; none where there is no such schema."""
+    try:
+        views = inspector.get_view_names(schema)
+        if inspector.dialect.name == "postgresql":
+            views = views + inspector.get_materialized_view_names(schema)
+        return inspector.get_table_names(schema) + views
+    except exc.OperationalError:
+        if schema is None:  # the fault is not the schema's
+            raise
+        return []
 
 
 def _types(
@@ -528,7 +587,7 @@ def category(connection: Connection, column: sa.Column[Any], *, time: bool = Fal
     """What a column holds: integer, number, text, uuid, boolean, date, timestamp(tz), epoch, other.
 
     SQLite keeps any value in any column, so a time, and a column of no known type, is judged by
-    its first thousand values.
+    its first thousand values; an empty column of dates is to hold text, as most do.
     """
     kind = _declared(column)
     sqlite = connection.dialect.name == "sqlite"
@@ -536,6 +595,11 @@ def category(connection: Connection, column: sa.Column[Any], *, time: bool = Fal
         kind = _stored(connection, column) or kind
         return "epoch" if time and kind in ("integer", "number") else kind
     return "epoch" if time and kind in ("integer", "number") else kind
+
+
+def _same_kind(before: str, now: str) -> bool:
+    """SQLite tells a whole number from a fraction by the values that happen to stand first."""
+    return before == now or {before, now} <= {"integer", "number"}
 
 
 def _declared(column: sa.Column[Any]) -> str:
@@ -546,6 +610,7 @@ def _declared(column: sa.Column[Any]) -> str:
         (sa.DateTime, "timestamp"),
         (sa.Date, "date"),
         (sa.Numeric, "number"),
+        (sa.Float, "number"),  # no kind of Numeric since SQLAlchemy 2.1
         (sa.String, "text"),
     )
     for kind, name in kinds:
@@ -561,7 +626,7 @@ def _stored(connection: Connection, column: sa.Column[Any]) -> str | None:
     counts = sa.select(sa.func.typeof(sample.c.v), sa.func.count()).group_by(sa.text("1"))
     found = {str(kind): int(count) for kind, count in connection.execute(counts)}
     if not found:
-        return None
+        return "text" if _declared(column) in ("date", "timestamp") else None
     if found.get("text", 0) + found.get("blob", 0) > sum(found.values()) / 2:
         return "text"
     return "number" if "real" in found else "integer"
@@ -575,6 +640,20 @@ def _key_kind(kind: str, where: str, column: str, faults: list[str]) -> str:
         f"Map a view that casts it: CAST({column} AS TEXT)."
     )
     return "text"
+
+
+def key_mismatch(customers: tuple[str, str, str], transactions: tuple[str, str, str]) -> str:
+    """The fault of a customer key that differs in kind, and the view that would mend it.
+
+    Both are (table, column, kind).
+    """
+    table, column, kind = customers
+    return (
+        f"[source.customers] id {table}.{column} is {kind}, but "
+        f"{transactions[0]}.{transactions[1]} is {transactions[2]}. "
+        "Map a view that casts one of them: CREATE VIEW customers_peerwatch AS SELECT "
+        f"CAST({column} AS {_sql_type(transactions[2])}) AS customer_key, c.* FROM {table} c"
+    )
 
 
 def _sql_type(kind: str) -> str:
@@ -596,8 +675,8 @@ def _is_unique(connection: Connection, table: sa.Table, column: str) -> bool:
         [str(name) for name in item["column_names"]]
         for item in indexes
         if item["unique"]
-        and not item.get("dialect_options", {}).get("postgresql_where")
-        and not item.get("dialect_options", {}).get("sqlite_where")
+        and item.get("dialect_options", {}).get("postgresql_where") is None
+        and item.get("dialect_options", {}).get("sqlite_where") is None
     ]
     return [column] in unique
 
@@ -624,7 +703,7 @@ def _sqlite_cell(column: sa.Column[Any], name: str, *, number: bool, integer: bo
         (column.is_(None), sa.literal_column("'n'")),
         else_=sa.literal_column("'t'").op("||")(sa.func.substr(sa.cast(column, sa.Text), 1, 40)),
     )
-    return [sa.case((good, value), else_=zero).label(name), state.label(f"{name} state")]
+    return [sa.case((good, value), else_=zero).label(name), state.label(f"{name}{STATE}")]
 
 
 def _mask(keep: np.ndarray) -> Any:
@@ -641,12 +720,12 @@ def _state(table: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray | None]:
     """The state of each cell: from its null flag, on SQLite from the column beside it."""
     import pyarrow.compute as pc
 
-    if f"{name} state" not in table.column_names:
+    if f"{name}{STATE}" not in table.column_names:
         return np.where(_array(pc.is_null(table.column(name))), NULL, OK).astype("int8"), None
-    beside = table.column(f"{name} state")
-    if _all_empty(beside):
+    beside = table.column(f"{name}{STATE}")
+    if not len(beside) or _all_empty(beside):
         return np.zeros(len(beside), "int8"), None
-    text = np.asarray(beside.to_pylist(), dtype=object)
+    text = _decoded(beside).to_numpy(dtype=object)
     state = np.array([OK if not t else NULL if t == "n" else WRONG for t in text], "int8")
     return state, np.array([t[1:] for t in text], dtype=object)
 
@@ -683,8 +762,20 @@ def _texts(table: pa.Table, name: str) -> Cells:
 
     column = pc.fill_null(table.column(name).cast(pa.string()), "")
     empty = _array(pc.equal(column, ""))
-    values = column.to_pandas().astype("str").to_numpy()
+    values = _decoded(column).to_numpy()
     return Cells(name, values, np.where(empty, NULL, OK).astype("int8"))
+
+
+def _decoded(column: Any) -> pd.Series:
+    """Texts; bytes that are no UTF-8, which SQLite keeps in any column, as replacement signs."""
+    import pyarrow as pa
+
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        parts = column.cast(pa.binary()).to_pylist()
+        return pd.Series([part.decode("utf-8", "replace") for part in parts], dtype="str")
+    return column.to_pandas().astype("str")
 
 
 def _series(cells: Cells, role: str) -> pd.Series:
@@ -712,6 +803,12 @@ def _times(table: pa.Table, name: str, kind: str, form: str | None, zone: str) -
     import pyarrow.compute as pc
 
     missing = _array(pc.is_null(column))
+    if kind == "date" and pa.types.is_date(column.type):
+        days = _array(pc.fill_null(column.cast(pa.int32()), 0)).astype("int64")
+        infinite = np.abs(days) > 10**8  # PostgreSQL's infinity
+        state = np.where(missing, NULL, np.where(infinite, WRONG, OK)).astype("int8")
+        values = np.where(infinite, 0, days) * frames.MICROSECONDS_PER_DAY
+        return Cells(name, _from_zone(values, zone), state)
     target = pa.timestamp("us", tz="UTC") if kind == "timestamptz" else pa.timestamp("us")
     whole = pc.fill_null(column.cast(target).cast(pa.int64()), 0)
     values = _array(whole).astype("int64")
@@ -721,12 +818,33 @@ def _times(table: pa.Table, name: str, kind: str, form: str | None, zone: str) -
     return Cells(name, values if kind == "timestamptz" else _from_zone(values, zone), state)
 
 
+def _is_iso(form: str | None) -> bool:
+    """Whether texts of that format are ISO, and so sort by time."""
+    return form is None or ISO_FORMAT.fullmatch(form) is not None
+
+
+def _unlike_iso(text: Any) -> list[Any]:
+    """The clauses of SQLite, which has no regular expressions, for `not ISO_SQL`."""
+    date = "[0-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9]"
+    clock = f"{date}[T ][0-2][0-9]:[0-5][0-9]"
+    exact = [text.bool_op("GLOB")(shape) for shape in (date, clock, f"{clock}:[0-5][0-9]")]
+    longer = sa.and_(
+        text.bool_op("GLOB")(f"{clock}:[0-5][0-9][.Z+-]*"),
+        sa.not_(sa.func.substr(text, 20).bool_op("GLOB")("*[^0-9.Z:+-]*")),
+    )
+    return [
+        sa.func.julianday(text).is_(None),  # a part out of its range
+        sa.func.substr(text, 12, 2) == "24",
+        sa.not_(sa.or_(*exact, longer)),
+    ]
+
+
 def _text_times(table: pa.Table, name: str, form: str | None, zone: str) -> Cells:
     import pyarrow as pa
 
     cells = _texts(table, name)
-    zoned = form is not None and "%z" in form
-    if not zoned and (form is None or form.startswith("%Y-%m-%d")) and (cells.state == OK).all():
+    iso = _is_iso(form)
+    if iso and (cells.state == OK).all():
         try:
             parsed = table.column(name).cast(pa.timestamp("us")).cast(pa.int64())
             values = _array(parsed).astype("int64")
@@ -736,10 +854,15 @@ def _text_times(table: pa.Table, name: str, form: str | None, zone: str) -> Cell
     texts = pd.Series(cells.values)
     values = np.zeros(len(texts), "int64")
     good = np.zeros(len(texts), bool)
-    aware = texts.str.contains(r"(?:Z|[+-]\d\d:?\d\d)$", regex=True).to_numpy()
-    for mask, utc in ((aware, True), (~aware, False)):
+    if iso:
+        readable = texts.str.fullmatch(ISO).to_numpy()
+        aware = texts.str.contains(r":.*[Z+-]", regex=True).to_numpy()
+    else:
+        readable = cells.state == OK
+        aware = np.full(len(texts), "%z" in str(form) or str(form).endswith("Z"))
+    for mask, utc in ((readable & aware, True), (readable & ~aware, False)):
         stamps = pd.to_datetime(
-            texts[mask], format=form or "ISO8601", errors="coerce", utc=utc
+            texts[mask], format="ISO8601" if iso else form, errors="coerce", utc=utc
         ).dt.as_unit("us")
         there = stamps.notna().to_numpy()
         plain = (stamps.dt.tz_localize(None) if utc else stamps).to_numpy()[there].astype("int64")

@@ -336,10 +336,10 @@ def _accounts(tables: Tables) -> None:
     quarantine = _table(
         tables,
         "quarantined_rows",
-        _text("source_table", primary_key=True),
-        _text("row_key", primary_key=True),
-        _text("code", primary_key=True),
-        _text("first_run_id", primary_key=True),
+        _text("source_table", nullable=False),
+        _text("row_key", nullable=False),
+        _text("code", nullable=False),
+        _text("first_run_id", nullable=False),
         _text("column_name", nullable=False),
         _text("masked_value", nullable=False),
         sa.Column("day", sa.Date),
@@ -353,6 +353,7 @@ def _accounts(tables: Tables) -> None:
         quarantine.c.source_table,
         quarantine.c.row_key,
         quarantine.c.code,
+        quarantine.c.day,  # rows that share an id, or have none, are counted by day
         unique=True,
         sqlite_where=still_open,
         postgresql_where=still_open,

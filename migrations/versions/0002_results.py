@@ -207,22 +207,21 @@ def upgrade() -> None:
     _index("verdicts_by_transaction", "fraud_verdicts", ["transaction_id"], where="", unique=False)
     _create(
         "quarantined_rows",
-        sa.Column("source_table", sa.Text()),
-        sa.Column("row_key", sa.Text()),
-        sa.Column("code", sa.Text()),
-        sa.Column("first_run_id", sa.Text()),
+        sa.Column("source_table", sa.Text(), nullable=False),
+        sa.Column("row_key", sa.Text(), nullable=False),
+        sa.Column("code", sa.Text(), nullable=False),
+        sa.Column("first_run_id", sa.Text(), nullable=False),
         sa.Column("column_name", sa.Text(), nullable=False),
         sa.Column("masked_value", sa.Text(), nullable=False),
         sa.Column("day", sa.Date()),
         sa.Column("source_rows", sa.BigInteger(), nullable=False),
         sa.Column("seen_at", Moment(), nullable=False),
         sa.Column("resolved_at", Moment()),
-        sa.PrimaryKeyConstraint("source_table", "row_key", "code", "first_run_id"),
     )
     _index(
         "one_open_refusal",
         "quarantined_rows",
-        ["source_table", "row_key", "code"],
+        ["source_table", "row_key", "code", "day"],
         where="resolved_at IS NULL",
         unique=True,
     )

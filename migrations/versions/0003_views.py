@@ -208,8 +208,8 @@ FROM totals t JOIN ordered o ON o.job = t.job AND o.place = 1
     # source_rows = before_scope + scored + quarantined + pending - gone_from_source
     "coverage": """
 WITH refused_rows AS (
-    SELECT source_table, row_key, min(day) AS day, max(source_rows) AS source_rows
-    FROM {quarantined_rows} WHERE resolved_at IS NULL GROUP BY source_table, row_key
+    SELECT source_table, row_key, day, max(source_rows) AS source_rows
+    FROM {quarantined_rows} WHERE resolved_at IS NULL GROUP BY source_table, row_key, day
 ),
 refused AS (
     SELECT day, sum(source_rows) AS quarantined FROM refused_rows GROUP BY day

@@ -91,7 +91,7 @@ def test_the_heat_map_shows_effect_sizes_and_blanks() -> None:
     page = page_of(frames_of())
 
     assert {"−1.3", "+0.9", "+0.3", "−0.4", "+0.1"} <= set(page.texts)
-    assert "Recency days separates the segments most" in page.text
+    assert "Recency days: this separates the segments most." in page.text
 
 
 def test_moves_are_a_table_with_totals() -> None:
@@ -122,7 +122,8 @@ def test_a_segment_that_is_gone_is_named_by_its_number() -> None:
 def test_the_chosen_number_of_segments_is_said_and_marked() -> None:
     page = page_of(frames_of())
 
-    assert "2 segments of the family “full” were chosen among 3 models" in page.text
+    assert "3 models were compared" in page.text
+    assert "All customers: 2 components of the family “full” were chosen." in page.text
     assert "chosen" in page.texts
 
 

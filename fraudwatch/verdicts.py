@@ -1,0 +1,165 @@
+"""What people say of transactions: one verdict, or a whole sheet; insert only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pandas as pd
+
+from fraudwatch import store
+from fraudwatch.decisions import natural_id
+from shared import frames
+from shared.errors import ConfigurationError, PeerwatchError
+from shared.jobs import Outcome, Request
+from shared.runs import Run
+
+VERDICTS = (
+    "in_review", "confirmed_fraud", "false_positive", "genuine_unusual", "inconclusive", "reopened",
+)  # fmt: skip
+SHEET = ("alert_id", "transaction_id", "verdict", "fraud_type", "note", "decided_at")
+
+
+def record(run: Run, request: Request) -> Outcome:
+    """Records verdicts; all faults of a sheet are told at once and then nothing is recorded."""
+    said = _said(request.options)
+    faults: list[str] = []
+    rows = [_row(run, request.options, line, faults) for line in said]
+    if faults:
+        raise ConfigurationError(faults)
+    frame = pd.DataFrame([row for row in rows if row is not None])
+    written = 0
+    if not request.dry_run:
+        with run.results.transaction() as connection:
+            written = store.write_verdicts(connection, run, frame)
+    verb = f"would have recorded {len(frame)}" if request.dry_run else f"recorded {written}"
+    again = f"; {len(frame) - written} were known already" if written < len(frame) else ""
+    return Outcome(
+        f"{verb} verdicts{'' if request.dry_run else again}",
+        {"recorded": written, "verdict_ids": frame.verdict_id.tolist()},
+        rows_read=len(frame),
+        rows_written=written,
+    )
+
+
+def _said(options: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The verdicts as given: one from the command line, or the lines of a CSV file."""
+    sheet, transaction = options.get("sheet"), options.get("transaction")
+    words = [word for word in (options.get("alert_id"), options.get("verdict")) if word]
+    if sheet is not None:
+        if words or transaction:
+            raise ConfigurationError("Give either --csv, or --transaction, or an alert's id.")
+        return _sheet(Path(sheet))
+    wanted = 1 if transaction else 2
+    if len(words) != wanted:
+        raise ConfigurationError(
+            "Say which alert and what: peerwatch fraudwatch verdict ALERT_ID VERDICT --by NAME, "
+            "or --transaction ID VERDICT, or --csv FILE."
+        )
+    return [
+        {
+            "line": "",
+            "alert_id": None if transaction else words[0],
+            "transaction_id": transaction,
+            "verdict": words[-1],
+            "fraud_type": options.get("fraud_type"),
+            "note": options.get("note"),
+            "source": "cli",
+        }
+    ]
+
+
+def _sheet(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        raise ConfigurationError(f"There is no file {path}.")
+    try:
+        frame = pd.read_csv(path, dtype="str", keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"{path} is no CSV file in UTF-8: {type(error).__name__}"
+        ) from error
+    unknown = sorted(set(frame.columns) - set(SHEET))
+    if unknown or "verdict" not in frame or not {"alert_id", "transaction_id"} & set(frame.columns):
+        raise ConfigurationError(
+            f"{path} has the columns {', '.join(frame.columns)}; expected verdict, alert_id or "
+            f"transaction_id, and of {', '.join(SHEET[3:])} what there is."
+        )
+    lines = frame.to_dict("records")
+    return [
+        {"line": f"{path.name}, line {at}: ", "source": "csv"}
+        | {name: line.get(name) or None for name in SHEET}
+        for at, line in enumerate(lines, start=2)
+    ]
+
+
+def _row(
+    run: Run, options: Mapping[str, Any], said: Mapping[str, Any], faults: list[str]
+) -> dict[str, Any] | None:
+    """The row of `fraud_verdicts`, or None and a fault."""
+    try:
+        _require_known(said["verdict"])
+        alert, transaction, amount = _about(run, said)
+        decided = _decided_at(run, said.get("decided_at"))
+    except PeerwatchError as error:
+        faults.append(f"{said['line']}{error}")
+        return None
+    actor = str(options["by"])
+    return {
+        "verdict_id": natural_id(
+            "verdict", transaction, said["verdict"], actor, decided.isoformat()
+        ),
+        "transaction_id": transaction,
+        "alert_id": alert,
+        "verdict": said["verdict"],
+        "fraud_type": said["fraud_type"],
+        "actor": actor,
+        "note": said["note"],
+        "amount": amount,
+        "decided_at": pd.Timestamp(decided),
+        "recorded_at": pd.Timestamp(run.clock),
+        "source": said["source"],
+    }
+
+
+def _require_known(verdict: str | None) -> None:
+    if verdict not in VERDICTS:
+        raise ConfigurationError(f'"{verdict}" is no verdict; expected {", ".join(VERDICTS)}.')
+
+
+def _about(run: Run, said: Mapping[str, Any]) -> tuple[str | None, Any, float | None]:
+    """(alert, transaction, amount) that the verdict is about; a fraud may have no alert."""
+    with run.results.transaction() as connection:
+        if said.get("alert_id"):
+            return store.alert_of(connection, run.tables, alert_id=said["alert_id"])
+        key = _typed(run, str(said.get("transaction_id") or ""))
+        found = store.alert_of_transaction(connection, run.tables, key)
+    if found is not None:
+        return found
+    clock = frames.micros(run.clock)
+    when = run.source.moment_of(str(key), clock)
+    rows = run.source.read(when, when + 1, clock).rows
+    row = rows[rows.transaction_id == key]
+    return None, key, float(row.amount.iloc[0]) if "amount" in row else None
+
+
+def _typed(run: Run, key: str) -> Any:
+    """A transaction's id as its table has it."""
+    if run.source.kinds["transaction"] != "integer":
+        return key
+    if not key.removeprefix("-").isdecimal():
+        raise ConfigurationError(f'"{key}" is no transaction id; they are whole numbers here.')
+    return int(key)
+
+
+def _decided_at(run: Run, text: str | None) -> datetime:
+    if not text:
+        return run.clock
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigurationError(f'decided_at "{text}" is no ISO-8601 moment.') from error
+    zone = ZoneInfo(run.source.settings.timezone)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).astimezone(UTC)

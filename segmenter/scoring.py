@@ -1,0 +1,182 @@
+"""Customers to segments and states as of a moment, and the history before the first one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from segmenter import decisions, population, store
+from segmenter.champions import KIND, Model, assigned, require_columns, require_same_champion
+from segmenter.population import Population
+from shared import accounts, frames, runs
+from shared.errors import ConfigurationError
+from shared.jobs import Outcome, Request
+from shared.runs import Run
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """The customers as of one moment: their features and what the champion says of them."""
+
+    as_of: int
+    frame: pd.DataFrame
+    decided: pd.DataFrame
+
+
+def assign(model: Model, people: Population, as_of: int) -> Assignment:
+    frame = model.frame(people, as_of)
+    require_columns(model, frame)
+    seen = people.seen_before(as_of)
+    decided, _ = assigned(model.segmentation, model.ids, frame, seen)
+    return Assignment(as_of, frame, decided)
+
+
+def read(run: Run, model: Model, first: int, last: int) -> Population:
+    """The customers of all moments from `first` to `last`, through the quality gate."""
+    people = population.read(run, first - model.lookback, last)
+    limit = run.settings("fraudwatch").quarantine_limit
+    accounts.require_quality(people.inspection, limit, run.job.replace(".", " "))
+    return people
+
+
+def refuse_earlier(run: Run, as_of: int) -> None:
+    """History goes forward; what lies before the newest as-of is a backfill."""
+    with run.results.transaction() as connection:
+        newest = store.newest_as_of(connection, run.tables)
+    if newest is not None and frames.moment(as_of) < newest:
+        raise ConfigurationError(
+            f"segmenter score was asked for {_shown(frames.moment(as_of))}, but customers are "
+            f"scored as of {_shown(newest)} already. For history before each customer's first "
+            "period: peerwatch backfill segmenter --from T --to T --every month"
+        )
+
+
+def _shown(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def written(run: Run, model: Model, people: Population, assignment: Assignment) -> Outcome:
+    """Periods, features, quarantine and ledger of an as-of moment become visible together."""
+    as_of = frames.moment(assignment.as_of)
+    with run.results.transaction() as connection:
+        runs.lock(connection, KIND)
+        require_same_champion(connection, run, model.name)
+        newest = store.newest_as_of(connection, run.tables)
+        if newest is not None and as_of < newest:
+            refuse_earlier(run, assignment.as_of)
+        opened = store.write_periods(connection, run, assignment.decided, as_of, model.name)
+        store.write_features(connection, run, assignment.frame, as_of)
+        store.rename(connection, run.tables, model.name, run.settings(KIND).names)
+        _books(connection, run, model, people, assignment.as_of, opened)
+    return outcome(run, model, people, assignment, opened)
+
+
+def _books(
+    connection: Any, run: Run, model: Model, people: Population, until: int, rows_written: int
+) -> None:
+    """Quarantine and ledger row of what was read."""
+    inspection = people.inspection
+    refused = frames.gather([inspection.refused, inspection.undated])
+    refused = accounts.less_published(connection, run, refused)
+    quarantined = accounts.quarantine(connection, run, refused, people.passed)
+    runs.record_batch(
+        connection,
+        run,
+        window=(frames.moment(until - model.lookback), frames.moment(until)),
+        rows_read=inspection.rows_read,
+        rows_written=rows_written,
+        rows_quarantined=quarantined,
+    )
+    runs.write_settings(connection, run.tables, {"model.segmenter": model.name})
+
+
+def outcome(
+    run: Run, model: Model, people: Population, assignment: Assignment, opened: int | None
+) -> Outcome:
+    """What a scoring tells; `opened` is None where nothing was written."""
+    states = assignment.decided.state.value_counts()
+    counts = {state: int(states.get(state, 0)) for state in decisions.STATES}
+    sizes = assignment.decided.segment_id.value_counts().reindex(list(model.ids), fill_value=0)
+    verb = "would have scored" if opened is None else "scored"
+    changes = "" if opened is None else f"; {opened} changed"
+    told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    return Outcome(
+        message=f"{verb} {len(assignment.decided)} customers as of "
+        f"{_shown(frames.moment(assignment.as_of))} with {model.name}: {told}{changes}",
+        data={
+            "as_of": frames.moment(assignment.as_of).isoformat(),
+            "customers": len(assignment.decided),
+            "states": counts,
+            "segments": {str(key): int(count) for key, count in sizes.items()},
+            "periods_opened": opened or 0,
+            "rows_without_customer": people.unnamed,
+            "quarantined": people.inspection.rows_refused,
+            "model_version_id": model.name,
+        },
+        rows_read=people.inspection.rows_read,
+        rows_written=len(assignment.decided) if opened is not None else 0,
+        rows_quarantined=people.inspection.rows_refused,
+        window_from=frames.moment(assignment.as_of - model.lookback),
+        window_to=frames.moment(assignment.as_of),
+        model_version_id=model.name,
+    )
+
+
+def month_starts(run: Run, request: Request) -> list[int]:
+    """The first moments of the months in [from, to), by the source's calendar."""
+    if request.since is None or request.until is None:
+        raise ConfigurationError("backfill segmenter needs --from and --to.")
+    zone = run.source.settings.timezone
+    clock = frames.micros(run.clock)
+    since, until = frames.micros(request.since), min(frames.micros(request.until), clock)
+    days = accounts.local_day(since, zone), accounts.local_day(until, zone)
+    months = np.arange(days[0].astype("datetime64[M]"), days[1].astype("datetime64[M]") + 1)
+    starts = [frames.day_start(month.astype("datetime64[D]"), zone) for month in months]
+    found = [start for start in starts if since <= start < until]
+    if not found:
+        raise ConfigurationError(
+            f"backfill segmenter found no first of a month from {_shown(request.since)} to "
+            f"{_shown(request.until)}. Widen the range: --from, --to."
+        )
+    return found
+
+
+def rebuilt(run: Run, request: Request, model: Model, moments: list[int]) -> Outcome:
+    """Segment history as of each moment, up to each customer's first period."""
+    with run.results.transaction() as connection:
+        first = store.first_periods(connection, run.tables)
+    if first.empty:
+        raise ConfigurationError(
+            "backfill segmenter found no customers with a segment or state yet. Score first: "
+            "peerwatch segmenter score"
+        )
+    before = [moment for moment in moments if moment < int(first.valid_from.max())]
+    if not before:
+        return Outcome("nothing to rebuild: every customer's history begins earlier", {"rows": 0})
+    people = read(run, model, before[0], before[-1])
+    parts = [assign(model, people, as_of) for as_of in before]
+    every = pd.concat([p.decided.assign(as_of=p.as_of) for p in parts], ignore_index=True)
+    with run.results.transaction() as connection:
+        runs.lock(connection, KIND)
+        require_same_champion(connection, run, model.name)
+        history = decisions.history(every, store.first_periods(connection, run.tables))
+        if not request.dry_run:
+            store.write_history(connection, run, history, model.name)
+            _books(connection, run, model, people, before[-1], len(history))
+    verb = "would have rebuilt" if request.dry_run else "rebuilt"
+    customers = history.customer_id.nunique()
+    return Outcome(
+        message=f"{verb} {len(history)} periods of {customers} customers as of {len(before)} "
+        "months",
+        data={"rows": len(history), "customers": customers, "months": len(before)},
+        rows_read=people.inspection.rows_read,
+        rows_written=0 if request.dry_run else len(history),
+        rows_quarantined=people.inspection.rows_refused,
+        window_from=frames.moment(before[0] - model.lookback),
+        window_to=frames.moment(before[-1]),
+        model_version_id=model.name,
+    )

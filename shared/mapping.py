@@ -1,0 +1,1412 @@
+"""The mapping that `peerwatch init` proposes: what is in the database, which column plays which
+role and why, and the configuration file that says so.
+
+`look` reads (a sample, counts, constraints); `propose` and `to_toml` are pure. A guess stands
+with its reason, a masked sample where it may be personal, and the alternatives that were not
+taken; a column that plays no role stands with the reason for leaving it out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import sqlalchemy as sa
+from sqlalchemy import exc
+from sqlalchemy.engine import Connection, make_url
+
+from shared import tables
+from shared.config import Customers, Transactions, domain_settings
+from shared.errors import ConfigurationError
+from shared.frames import masked
+from shared.migrating import MARK
+from shared.source import category, key_mismatch, reflected
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine.reflection import Inspector
+
+SAMPLE = 2_000  # rows: enough to tell a code from a key, little enough to read at once
+BLOCKS = 20  # of consecutive rows, spread over a table
+COUNTED = 5_000_000  # rows up to which distinct values are counted, a few seconds at most
+LEVELS = 200  # a category with more is a key or free text
+FEW = 12  # whole numbers with so few values are codes
+NEARLY = 0.99  # of the rows: some bad ones are the quality gate's business
+KEYS = ("integer", "text", "uuid")
+NUMERIC = ("integer", "number")
+OUR_SCHEMA = "peerwatch"
+PASSWORD_VARIABLE = "DATABASE_PASSWORD"  # noqa: S105 - the name of an environment variable
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+# Words of names, after `_words` has split them; the tables of roles below are made of these.
+EVENT = _set(
+    "transaction trans tx txn trx payment purchase sale order booking posting transfer invoice "
+    "event entry ledger charge withdrawal deposit movement line operation"
+)
+PERSON = _set(
+    "customer cust client user member buyer payer cardholder holder consumer subscriber debtor "
+    "shopper sender person patient household kunde kunden"
+)
+ACCOUNT = _set("account acct acc card cc wallet iban")
+OTHER_SIDE = _set(
+    "merchant merch terminal counterparty partner payee beneficiary recipient receiver creditor "
+    "vendor supplier shop store seller biller dest destination pos"
+)
+KEY = _set("id key no nr num number nummer uuid guid ref reference ident pk")
+FILL = _set("src source from orig the fk my s")
+ORDER = _set("order invoice basket receipt cart bill purchase ticket")
+MONEY = _set("amount amt betrag montant importe importo bedrag castka sum")
+WORTH = _set("value total price paid payment cost spend charge net gross revenue")
+NOT_MONEY = _set(
+    "balance limit fee tax vat discount quantity qty count rate tip ratio avg average mean std "
+    "min max old new day second minute hour age score pct percent unit date time"
+)
+CURRENCY = _set("currency ccy cur curr")
+WHEN = _set(
+    "time datetime timestamp ts date moment when booked occurred posted paid at on utc datum "
+    "epoch unix"
+)
+NOT_WHEN = _set(
+    "updated modified valid expiry expires expiration birth opened due inserted loaded ingested "
+    "arrived deleted until end issued changed closed reported labelled known"
+)
+LABEL = ("fraud", "fraudulent", "scam", "chargeback", "disputed", "label", "target", "class")
+LABEL_FOR_SURE = frozenset(LABEL[:5])
+KIND = _set("scenario type kind reason category mode pattern")
+JUDGED = _set(
+    "fraud fraudulent chargeback scam risk score alert flagged suspicious verdict dispute "
+    "disputed blocked label"
+)
+OUTCOME = _set("churn churned attrition attrited default defaulted")
+PERSONAL = _set(
+    "firstname lastname surname forename fullname email mail phone mobile telephone "
+    "address street birth birthday dob ssn passport iban password ip username nickname"
+)
+TRAIT = _set(
+    "age gender sex region country city state province county district suburb town language "
+    "marital education nationality religion ethnicity occupation job"
+)
+TRAIT_OF_PERSON = _set(
+    "age gender sex marital education nationality religion ethnicity occupation job"
+)
+PLACE = _set("lat lon lng long latitude longitude coordinate coordinates geo")
+CODE = _set("code mcc zip postcode postal flag status type class kind bin")
+MEASURE = _set(
+    "quantity qty count nb day hour minute month year item instalment installment duration term "
+    "distance age size population pop limit balance price fee tax score rate"
+)
+ASIDE = _set(
+    "log audit backup bak archive archived old staging stg tmp temp test summary daily monthly "
+    "agg stat history"
+)
+VOCABULARY = frozenset().union(
+    EVENT, PERSON, ACCOUNT, OTHER_SIDE, KEY, ORDER, MONEY, WORTH, NOT_MONEY, CURRENCY, WHEN,
+    NOT_WHEN, LABEL, KIND, JUDGED, OUTCOME, PERSONAL, TRAIT, PLACE, CODE, MEASURE, {"name"},
+)  # fmt: skip
+NAMED = _set("name code")
+NAME_OF = _set("client customer cust user holder cardholder member last first full")
+
+DATES = ("%Y-%m-%d", "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%Y/%m/%d", "%d-%m-%Y", "%m-%d-%Y")
+CLOCKS = ("", " %H:%M:%S", " %H:%M:%S.%f", " %H:%M")
+FORMATS = (
+    *(f"{day}{clock}" for day in DATES for clock in CLOCKS),
+    *(f"%Y-%m-%dT{clock.strip()}" for clock in CLOCKS[1:]),
+    *(f"%Y-%m-%d{t}{c.strip()}%z" for t in "T " for c in CLOCKS[1:]),
+    "%Y%m%d",
+    "%Y%m%d%H%M%S",
+)
+LOOKS_LIKE_TIME = r"\d{8}(?:\d{6})?|\d{1,4}([-/.])\d\d?\1\d{1,4}(?:[ T]\d\d?:\d\d.*)?"
+YEARS = (1900, 2100)  # of text that counts as a time
+EPOCHS = (631_152_000, 4_102_444_800)  # 1990 to 2100 in seconds
+DIRECTIONS = ({"debit", "credit"}, {"dr", "cr"}, {"in", "out"}, {"d", "c"})
+
+
+# --- what is there ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: `kind` as in shared.source.category, `values` row by row, None for null."""
+
+    name: str
+    kind: str
+    values: tuple[Any, ...] = ()
+    unique: bool = False  # a constraint says so
+    distinct: int | None = None  # values in the whole table, where they were counted
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        return _words(self.name)
+
+    @cached_property
+    def known(self) -> list[Any]:
+        return [value for value in self.values if value is not None and value != ""]
+
+    @cached_property
+    def levels(self) -> Counter[str]:
+        return Counter(str(value) for value in self.known)
+
+    @cached_property
+    def numbers(self) -> np.ndarray:
+        """(rows of the sample,) float64; NaN where the cell is no number."""
+        return np.array([_number(value) for value in self.values], dtype=float)
+
+    @cached_property
+    def times(self) -> Times | None:
+        return read_times(self)
+
+    @property
+    def numeric(self) -> bool:
+        return self.kind in NUMERIC
+
+    @property
+    def binary(self) -> bool:
+        found = {float(number) for number in self.numbers[~np.isnan(self.numbers)]}
+        return self.kind in (*NUMERIC, "boolean") and found <= {0.0, 1.0}
+
+
+@dataclass(frozen=True)
+class ForeignKey:
+    """One column that refers to a column of another table."""
+
+    column: str
+    table: str
+    referred: str
+
+
+@dataclass(frozen=True)
+class Look:
+    """One table or view, as it was seen: row counts of millions may be the server's estimate."""
+
+    table: str
+    rows: int
+    columns: tuple[Column, ...]
+    view: bool = False
+    primary_key: tuple[str, ...] = ()
+    foreign_keys: tuple[ForeignKey, ...] = ()
+    dialect: str = "sqlite"
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        return _words(self.table)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the sample is the table."""
+        return all(len(column.values) >= self.rows for column in self.columns)
+
+    def refers(self, column: str) -> ForeignKey | None:
+        return next((key for key in self.foreign_keys if key.column == column), None)
+
+    def is_unique(self, column: Column) -> bool:
+        """By constraint, or by count up to a few bad rows; by the sample where none was made."""
+        if column.unique:
+            return True
+        if column.distinct is not None:
+            return column.distinct >= NEARLY * self.rows
+        return bool(column.known) and (
+            (self.complete or self.rows > COUNTED)
+            and len(column.levels) >= NEARLY * len(column.values)
+        )
+
+
+def look(connection: Connection, skip: Collection[str] = ()) -> list[Look]:
+    """Every table and view but the system's and ours; `skip` names further ones.
+
+    Reads only. A table that cannot be read (a broken view, a missing right) is passed over.
+    """
+    ours = {*tables.tables().metadata.tables, *tables.VIEWS, MARK, *skip}
+    inspector = sa.inspect(connection)
+    found = []
+    for name, view in _relations(inspector, connection):
+        if name in ours or name.rpartition(".")[2] in ours:
+            continue
+        try:
+            with connection.begin_nested():
+                found.append(_look(connection, inspector, name, view))
+        except (exc.SQLAlchemyError, UnicodeDecodeError):
+            continue
+    return found
+
+
+def _relations(inspector: Inspector, connection: Connection) -> list[tuple[str, bool]]:
+    """(name as the mapping writes it, whether it is a view) of each table and view."""
+    schemas: list[str | None] = [None]
+    if connection.dialect.name == "postgresql":
+        schemas += [
+            name
+            for name in inspector.get_schema_names()
+            if name not in (inspector.default_schema_name, "information_schema", OUR_SCHEMA)
+            and not name.startswith("pg_")
+        ]
+    return [
+        (f"{schema}.{name}" if schema else name, view)
+        for schema in schemas
+        for view, names in (
+            (False, inspector.get_table_names(schema)),
+            (True, inspector.get_view_names(schema)),
+        )
+        for name in sorted(names)
+        if "." not in name  # the mapping reads "schema.table"
+    ]
+
+
+def _look(connection: Connection, inspector: Inspector, name: str, view: bool) -> Look:
+    faults: list[str] = []
+    table = reflected(connection, name, "", faults)
+    rows = _rows(connection, table, view)
+    sample = _sample(connection, table, rows, view)
+    unique = _unique(inspector, table)
+    primary = tuple(column.name for column in table.primary_key)
+    by_name = {
+        column.name: Column(
+            column.name,
+            category(connection, column),
+            tuple(_plain(row[at]) for row in sample),
+            (column.name,) in unique or primary == (column.name,),
+        )
+        for at, column in enumerate(table.columns)
+    }
+    if rows <= COUNTED and not any(column.unique for column in by_name.values()):
+        for column in by_name.values():
+            if column.kind in KEYS and len(column.levels) >= NEARLY * len(sample) > 0:
+                counted = sa.select(sa.func.count(table.c[column.name].distinct()))
+                distinct = int(connection.execute(counted).scalar_one())
+                by_name[column.name] = dataclasses.replace(column, distinct=distinct)
+    columns, dialect = tuple(by_name.values()), connection.dialect.name
+    return Look(name, rows, columns, view, primary, _foreign(inspector, table), dialect)
+
+
+def _rows(connection: Connection, table: sa.Table, view: bool) -> int:
+    """The number of rows; of a large PostgreSQL table the server's own estimate."""
+    if connection.dialect.name == "postgresql" and not view:
+        name = connection.dialect.identifier_preparer.format_table(table)
+        known = sa.text("SELECT reltuples FROM pg_class WHERE oid = CAST(:name AS regclass)")
+        estimate = int(connection.execute(known, {"name": name}).scalar() or 0)
+        if estimate > COUNTED:
+            return estimate
+    return int(connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one())
+
+
+def _sample(connection: Connection, table: sa.Table, rows: int, view: bool) -> list[Any]:
+    """Up to SAMPLE rows, spread over the table; values as the driver gives them."""
+    # SQLite keeps any text in a DATETIME column: the type's own reader would fail on it.
+    cells = [sa.type_coerce(column, sa.types.NullType()) for column in table.columns]
+    select = sa.select(*cells)
+    if rows <= SAMPLE:
+        return list(connection.execute(select.select_from(table).limit(SAMPLE)))
+    spread: list[Any] = []
+    if not view and connection.dialect.name == "sqlite":
+        spread = _blocks(connection, table, cells)
+    elif not view and connection.dialect.name == "postgresql":
+        part = sa.tablesample(table, sa.func.system(100 * SAMPLE / rows), seed=sa.literal(0))
+        drawn = [sa.type_coerce(part.c[c.name], sa.types.NullType()) for c in table.columns]
+        spread = list(connection.execute(sa.select(*drawn).limit(SAMPLE)))
+    if len(spread) >= SAMPLE // 10:
+        return spread
+    steps = 5  # a view is read from its start for each: few long steps are cheaper than many
+    return [
+        row
+        for step in range(steps)
+        for row in connection.execute(
+            select.select_from(table).offset(rows * step // steps).limit(SAMPLE // steps)
+        )
+    ]
+
+
+def _blocks(connection: Connection, table: sa.Table, cells: Sequence[Any]) -> list[Any]:
+    """Blocks of consecutive rows of an SQLite table by rowid; none where it has no rowid."""
+    rowid: sa.ColumnElement[int] = sa.literal_column("rowid", sa.Integer)
+    try:
+        with connection.begin_nested():
+            first = connection.execute(sa.select(sa.func.min(rowid)).select_from(table)).scalar()
+            last = connection.execute(sa.select(sa.func.max(rowid)).select_from(table)).scalar()
+    except exc.OperationalError:
+        return []
+    found: list[Any] = []
+    seen = int(first or 0) - 1
+    for start in np.linspace(int(first or 0), int(last or 0), BLOCKS, endpoint=False):
+        select = sa.select(*cells, rowid).select_from(table)
+        select = select.where(rowid >= max(int(start), seen + 1))
+        block = list(connection.execute(select.order_by(rowid).limit(SAMPLE // BLOCKS)))
+        found.extend(row[:-1] for row in block)
+        seen = block[-1][-1] if block else seen
+    return found
+
+
+def _unique(inspector: Inspector, table: sa.Table) -> set[tuple[str, ...]]:
+    try:
+        constraints = inspector.get_unique_constraints(table.name, table.schema)
+        indexes = inspector.get_indexes(table.name, table.schema)
+    except (exc.NoSuchTableError, NotImplementedError):
+        return set()  # a view has none
+    whole = [
+        index
+        for index in indexes
+        if index["unique"] and not any("where" in k for k in index.get("dialect_options", {}))
+    ]
+    named = [item["column_names"] for item in constraints] + [i["column_names"] for i in whole]
+    return {tuple(str(name) for name in names) for names in named}
+
+
+def _foreign(inspector: Inspector, table: sa.Table) -> tuple[ForeignKey, ...]:
+    try:
+        keys = inspector.get_foreign_keys(table.name, table.schema)
+    except (exc.NoSuchTableError, NotImplementedError):
+        return ()
+    return tuple(
+        ForeignKey(
+            key["constrained_columns"][0],
+            ".".join(part for part in (key["referred_schema"], key["referred_table"]) if part),
+            key["referred_columns"][0],
+        )
+        for key in keys
+        if len(key["constrained_columns"]) == 1 and len(key["referred_columns"]) == 1
+    )
+
+
+def _plain(value: Any) -> Any:
+    """A value that can be counted and compared: lists, documents and bytes as their text."""
+    return str(value) if isinstance(value, list | dict | set | bytes | memoryview) else value
+
+
+# --- reading of names and values --------------------------------------------------------------
+
+
+def _words(name: str) -> frozenset[str]:
+    """The words of a name in lower case: TX_AMOUNT, txAmount, "tx amount" and txamount alike."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
+    found: set[str] = set()
+    for part in re.split(r"[\W_]+", spaced.lower()):
+        found.update(_known_words(part.rstrip("0123456789") or part))
+    return frozenset(found - {""})
+
+
+def _known_words(part: str) -> tuple[str, ...]:
+    """A part as it is, or as two words of ours that were written together, or in the singular."""
+    if part in VOCABULARY:
+        return (part,)
+    if part.endswith("s") and part[:-1] in VOCABULARY:
+        return (part[:-1],)
+    for cut in range(2, len(part) - 1):
+        if {part[:cut], part[cut:]} <= VOCABULARY | {"is"}:
+            return (part[:cut], part[cut:])
+    return (part,)
+
+
+def _number(value: Any) -> float:
+    try:
+        return math.nan if value is None or isinstance(value, str) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
+@dataclass(frozen=True)
+class Times:
+    """A column read as times: seconds per row of the sample, NaN where there is none."""
+
+    seconds: np.ndarray
+    format: str | None = None  # of text; None for ISO text in several forms
+    note: str = ""
+    unusable: str = ""  # why peerwatch cannot read it as it is
+
+    @property
+    def to_the_day(self) -> bool:
+        return bool((self.seconds[~np.isnan(self.seconds)] % 86_400 == 0).all())
+
+
+def read_times(column: Column) -> Times | None:
+    """The column as times, or None where its values are none."""
+    if not column.known:
+        return None
+    if column.kind in ("timestamp", "timestamptz", "date"):
+        return Times(_seconds(pd.Series(column.values, dtype=object), None))
+    if column.kind == "text":
+        return _text_times(column)
+    return _number_times(column) if column.numeric and column.words & WHEN else None
+
+
+def _number_times(column: Column) -> Times | None:
+    """Epoch seconds; milliseconds and days written as a number cannot be read as they are."""
+    known = column.numbers[~np.isnan(column.numbers)]
+    low, high = EPOCHS
+    for factor, name in ((1, ""), (1_000, "milliseconds"), (1_000_000, "microseconds")):
+        if len(known) and (known >= low * factor).all() and (known < high * factor).all():
+            why = f"it counts {name}; a view should divide it by {factor}" if name else ""
+            return Times(column.numbers / factor, unusable=why)
+    texts = pd.Series([str(int(value)) for value in known], dtype="str")
+    days = _seconds(texts[texts.str.len() == 8], "%Y%m%d")
+    if len(known) and len(days) == len(known) and not np.isnan(days).any():
+        why = "it is a day written as a number; a view should CAST it AS TEXT"
+        return Times(np.array([np.nan]), "%Y%m%d", unusable=why)
+    return None
+
+
+def _text_times(column: Column) -> Times | None:
+    """The one format that reads the sample, day and month told apart by values above 12."""
+    texts = pd.Series(column.known, dtype="str")
+    likely = texts.str.fullmatch(LOOKS_LIKE_TIME)
+    if likely.mean() < NEARLY:
+        return None
+    few = texts[likely].head(20)
+    share = {
+        form: float((~np.isnan(_seconds(texts, form))).mean())
+        for form in FORMATS
+        if (~np.isnan(_seconds(few, form))).mean() > 0.5
+    }
+    best = max(share.values(), default=0.0)
+    fitting = [form for form in share if share[form] == best]
+    mixed = float((~np.isnan(_seconds(texts, None))).mean()) if best < 1 else 0.0
+    if max(best, mixed) < NEARLY:
+        return None
+    form = None if mixed > best else fitting[0]
+    bad = round(len(texts) * (1 - max(best, mixed)))
+    note = f"{bad} of {len(texts)} values of the sample cannot be read so" if bad else ""
+    if form is None:
+        note = "ISO text in more than one form" + (f"; {note}" if note else "")
+    elif len(fitting) > 1:
+        note = (
+            f"no day in the sample is above 12, so day and month cannot be told apart; "
+            f"{fitting[1]} reads it too"
+        )
+    return Times(_seconds(pd.Series(column.values, dtype=object), form), form, note)
+
+
+def _seconds(values: pd.Series, form: str | None) -> np.ndarray:
+    """Seconds since 1970 as pandas reads them, the same way as the reader of shared.source."""
+    texts = values.map(lambda value: None if value is None or value == "" else str(value))
+    stamps = pd.to_datetime(texts, format=form or "ISO8601", errors="coerce", utc=True)
+    likely = stamps.dt.year.between(*YEARS).to_numpy()
+    micros = stamps.dt.as_unit("us").dt.tz_localize(None).to_numpy().astype("int64")
+    return np.where(likely, micros / 1e6, np.nan)
+
+
+# --- the proposal -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Guess:
+    """One line of the mapping, why it was taken, and what else could have been."""
+
+    key: str  # e.g. "source.transactions.amount"
+    column: str  # or table, or format
+    reason: str
+    sample: tuple[str, ...] = ()  # at most three; masked where it may be personal
+    alternatives: tuple[str, ...] = ()
+
+    @property
+    def choice(self) -> str:
+        """The guess as a sentence that says what was not taken and how to change it."""
+        section, _, name = self.key.rpartition(".")
+        return (
+            f"[{section}] {name} is {self.column} ({self.reason}); it could also be "
+            f"{', '.join(self.alternatives)}. To change it, edit {name} in the file."
+        )
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A column without a role, and why."""
+
+    table: str
+    column: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """The whole mapping; with `refusals` it cannot be used before their views are made."""
+
+    transactions: Transactions | None
+    customers: Customers | None = None
+    guesses: tuple[Guess, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    notes: list[str] = field(default_factory=list)  # what should be said aloud
+    refusals: tuple[str, ...] = ()
+
+
+def propose(looks: Sequence[Look]) -> Proposal:
+    """The transactions, the customers and the roles of their columns; raises where none can be."""
+    drafts, passed = [], []
+    for seen in looks:
+        draft = _Draft(seen, looks)
+        why = draft.fill()
+        if why:
+            passed.append(f"{seen.table} ({why})")
+        else:
+            drafts.append(draft)
+    if not drafts:
+        raise ConfigurationError(_nothing(passed))
+    drafts.sort(key=lambda draft: (draft.score, draft.look.rows), reverse=True)
+    return drafts[0].proposal(drafts[1:])
+
+
+def _nothing(passed: Sequence[str]) -> str:
+    looked = "; ".join(passed[:12]) + ("; …" if len(passed) > 12 else "")
+    found = f"Looked at {looked}." if passed else "It has no tables or views that can be read."
+    return (
+        f"There is nothing in the database that could be transactions. {found} Needed is one "
+        "table or view with an id (one column, a value of its own in each row), a time, and an "
+        "amount, a category or a number."
+    )
+
+
+class _Draft:
+    """A table read as the transactions: roles are given one after the other."""
+
+    section = "source.transactions"
+
+    def __init__(self, seen: Look, looks: Sequence[Look]) -> None:
+        self.look = seen
+        self.looks = looks
+        self.roles: dict[str, str] = {}
+        self.several: dict[str, list[str]] = {"categories": [], "numbers": []}
+        self.guesses: list[Guess] = []
+        self.left: dict[str, str] = {}
+        self.notes: list[str] = []
+        self.refusals: list[str] = []
+        self.score = 0.0
+
+    @property
+    def free(self) -> list[Column]:
+        """Columns without a role, in the order of the table."""
+        taken = {*self.roles.values(), *self.left}
+        return [column for column in self.look.columns if column.name not in taken]
+
+    def all_differ(self, column: Column) -> bool:
+        """Whether a column is an id rather than a key that repeats; few rows cannot tell."""
+        return column.unique or (self.look.rows >= FEW and self.look.is_unique(column))
+
+    def column(self, role: str) -> Column | None:
+        return next((c for c in self.look.columns if c.name == self.roles.get(role)), None)
+
+    @property
+    def summary(self) -> str:
+        roles = [
+            f"{role} {self.roles[role]}"
+            for role in ("id", "time", "customer", "amount", "counterparty")
+            if role in self.roles
+        ]
+        return f"{self.look.table}: {self.look.rows:,} rows with {', '.join(roles)}"
+
+    def fill(self) -> str:
+        """Gives all roles; returns why the table cannot be the transactions, or nothing."""
+        if not self.look.rows:
+            return "no rows"
+        for column in self.look.columns:
+            if re.search(r"\$\{\w+\}", column.name):
+                self.left[column.name] = "its name reads as a variable of the environment"
+        if not self._time():
+            return self._no_time()
+        self._id()
+        if self._one_row_per_person():
+            return "one row per customer or account"
+        self._label()
+        self.choose("customer", _customer, personal=True)
+        self.choose("counterparty", _counterparty, personal=True)
+        self.choose("order", _order, personal=True)
+        self.choose("amount", _amount)
+        self.choose("currency", _currency)
+        self._rest()
+        if not (self.roles.get("amount") or any(self.several.values())):
+            return "no amount, category or number"
+        if "id" not in self.roles:
+            self.refusals.append(_without_id(self.look))
+        self.score = self._evidence()
+        self._remarks()
+        return ""
+
+    def choose(
+        self,
+        role: str,
+        judge: Callable[[_Draft, Column], tuple[float, str]],
+        *,
+        personal: bool = False,
+    ) -> Column | None:
+        """Takes the column with the highest mark above zero; the others are its alternatives."""
+        marks = [(judge(self, column), column) for column in self.free]
+        marks = sorted((m for m in marks if m[0][0] > 0), key=lambda m: m[0][0], reverse=True)
+        if not marks:
+            return None
+        (_, reason), taken = marks[0]
+        self.roles[role] = taken.name
+        others = tuple(column.name for _, column in marks[1:])
+        self.guess(role, taken, reason, others, personal=personal)
+        return taken
+
+    def guess(
+        self,
+        role: str,
+        column: Column,
+        reason: str,
+        alternatives: tuple[str, ...] = (),
+        *,
+        personal: bool = False,
+    ) -> None:
+        sample = _shown(column, personal=personal)
+        key = f"{self.section}.{role}"
+        self.guesses.append(Guess(key, column.name, reason, sample, alternatives))
+
+    def _time(self) -> bool:
+        taken = self.choose("time", _time)
+        if taken is None or taken.times is None:
+            return False
+        if taken.kind == "text" and taken.times.format:
+            reason = taken.times.note or "it reads the whole sample"
+            key = f"{self.section}.time_format"
+            self.guesses.append(Guess(key, taken.times.format, reason))
+        if taken.times.note:
+            self.notes.append(f"{self.look.table}.{taken.name}: {taken.times.note}.")
+        return True
+
+    def _no_time(self) -> str:
+        unusable = [
+            f"{column.name} may be its time, but {column.times.unusable}"
+            for column in self.look.columns
+            if column.times is not None and column.times.unusable
+        ]
+        return unusable[0] if unusable else "no column of times"
+
+    def _id(self) -> None:
+        taken = self.choose("id", _id, personal=True)
+        if taken is None or taken.distinct is None or taken.distinct >= self.look.rows:
+            return
+        self.notes.append(
+            f"{self.look.table}.{taken.name}: {self.look.rows - taken.distinct} of "
+            f"{self.look.rows:,} rows have no id of their own; they will be quarantined."
+        )
+
+    def _one_row_per_person(self) -> bool:
+        """Whether the table holds people or accounts rather than what they did."""
+        if self.look.words & EVENT:
+            return False
+        taken = self.column("id")
+        owners = taken.words if taken is not None else frozenset()
+        if owners & PERSON or self.look.words & PERSON:
+            return not owners & EVENT
+        return bool(owners & ACCOUNT and self.look.words & ACCOUNT)
+
+    def _label(self) -> None:
+        taken = self.choose("label", _label)
+        if taken is None:
+            return
+        self.choose("label_kind", _label_kind)
+        self.choose("label_time", _label_time)
+
+    def _rest(self) -> None:
+        """Each column without a role becomes a category or a number, or is left out."""
+        for column in self.free:
+            why = next((why for rule in REASONS if (why := rule(self, column))), "")
+            role, reason = ("", why) if why else kind_of(column)
+            if not role:
+                self.left[column.name] = reason
+                continue
+            self.several[role].append(column.name)
+            self.guess(role, column, reason)
+
+    def _evidence(self) -> float:
+        """How much the table looks like the transactions; only compared with other tables."""
+        customer, time = self.column("customer"), self.column("time")
+        strong = customer is not None and _customer(self, customer)[0] >= 4
+        return (
+            (3.0 if strong else 1.5 if customer else 0.0)
+            + 3.0 * ("amount" in self.roles)
+            + 1.0 * ("counterparty" in self.roles)
+            + 2.0 * bool(self.look.words & EVENT)
+            + 0.5 * bool(time and time.times and not time.times.to_the_day)
+            - 3.0 * bool(self.look.words & ASIDE)
+            - 3.0 * ("id" not in self.roles)
+            + 0.5 * math.log10(self.look.rows)
+        )
+
+    def _remarks(self) -> None:
+        if "customer" not in self.roles:
+            self.notes.append(
+                f"No column of {self.look.table} looks like the customer: each row will stand "
+                "alone and nothing can be segmented. Name one with customer = "
+                "in [source.transactions]."
+            )
+        if "amount" not in self.roles:
+            self.notes.append(f"No column of {self.look.table} looks like the amount.")
+        amount = self.column("amount")
+        if amount is None or (amount.numbers < 0).any():
+            return
+        for name in self.several["categories"]:
+            column = next(c for c in self.look.columns if c.name == name)
+            if {level.lower() for level in column.levels} in DIRECTIONS:
+                self.notes.append(
+                    f"{amount.name} is never negative while {name} gives its direction: a view "
+                    "with a minus for money out would tell net amounts."
+                )
+
+    def proposal(self, others: Sequence[_Draft]) -> Proposal:
+        near = [d for d in others if d.score > self.score - 4 and not d.refusals]
+        reason = "; less in ".join(draft.summary for draft in (self, *near[:2]))
+        names = tuple(draft.look.table for draft in near)
+        table = Guess(f"{self.section}.table", self.look.table, reason, (), names)
+        customers, guesses, left = self._customers()
+        guesses = [table, *self.guesses, *guesses]
+        mapped = None
+        if "id" in self.roles:
+            time = self.column("time")
+            form = time.times.format if time and time.times and time.kind == "text" else None
+            lists = {role: tuple(names) for role, names in self.several.items()}
+            mapped = Transactions(self.look.table, time_format=form, **self.roles, **lists)  # type: ignore[arg-type]
+        own = [LeftOut(self.look.table, name, reason) for name, reason in self.left.items()]
+        return Proposal(
+            mapped,
+            customers,
+            tuple(guesses),
+            (*own, *left),
+            [*(guess.choice for guess in guesses if guess.alternatives), *self.notes],
+            tuple(self.refusals),
+        )
+
+    def _customers(self) -> tuple[Customers | None, list[Guess], list[LeftOut]]:
+        customer = self.column("customer")
+        if customer is None:
+            return None, [], []
+        found = [
+            (_same_person(self, customer, seen, column), seen, column)
+            for seen in self.looks
+            if seen.table != self.look.table and seen.rows
+            for column in seen.columns
+            if column.kind in KEYS and seen.is_unique(column)
+        ]
+        found = [item for item in found if item[0] >= 3]
+        if not found:
+            return None, [], []
+        # A view that casts the key comes before the table that it was made to mend.
+        found.sort(key=lambda item: (item[2].kind == customer.kind, item[0]), reverse=True)
+        _, seen, column = found[0]
+        if column.kind != customer.kind:
+            self.refusals.append(
+                key_mismatch(
+                    (seen.table, column.name, column.kind),
+                    (self.look.table, customer.name, customer.kind),
+                )
+            )
+        others = [f"{other.table} (id {key.name})" for _, other, key in found[1:]]
+        return _People(seen, self.looks).fill_from(column, customer, others)
+
+
+class _People(_Draft):
+    """A table read as the customers' own."""
+
+    section = "source.customers"
+
+    def fill_from(
+        self, column: Column, customer: Column, others: list[str]
+    ) -> tuple[Customers, list[Guess], list[LeftOut]]:
+        self.several["descriptors"] = []
+        self.roles["id"] = column.name
+        self.guess("id", column, f"one row each, joins to {customer.name}", personal=True)
+        for other in self.free:
+            why = next((why for rule in PEOPLE_REASONS if (why := rule(self, other))), "")
+            role, reason = ("", why) if why else _kind_in_people(other)
+            if not role:
+                self.left[other.name] = reason
+                continue
+            self.several[role].append(other.name)
+            self.guess(role, other, reason)
+        reason = f"{self.look.rows:,} rows, one per {column.name}"
+        table = Guess(f"{self.section}.table", self.look.table, reason, (), tuple(others))
+        lists = {role: tuple(names) for role, names in self.several.items()}
+        left = [LeftOut(self.look.table, name, reason) for name, reason in self.left.items()]
+        return (
+            Customers(self.look.table, column.name, **lists),
+            [table, *self.guesses],
+            left,
+        )
+
+
+def _shown(column: Column, *, personal: bool) -> tuple[str, ...]:
+    """Up to three different values of the sample, the commonest first; shapes if personal."""
+    plain = [str(value) for value, _ in column.levels.most_common(12)]
+    values = [masked(value) for value in plain] if personal else plain
+    return tuple(_line(value) for value in list(dict.fromkeys(values))[:3])
+
+
+def _line(text: str) -> str:
+    """The text on one line of at most 40 printable signs."""
+    clean = "".join(sign if sign.isprintable() else "?" for sign in text)
+    return clean if len(clean) <= 40 else f"{clean[:39]}…"
+
+
+# --- marks: how well a column fits a role (0 = not at all), and the sentence that says why -----
+
+
+def _only(words: frozenset[str], *allowed: frozenset[str]) -> bool:
+    """Whether a name is made of nothing but these words: merchant_id is, merchant_state is not."""
+    return words <= frozenset().union(*allowed, KEY, FILL, EVENT)
+
+
+def _share_known(column: Column) -> float:
+    return len(column.known) / max(len(column.values), 1)
+
+
+def _time(_: _Draft, column: Column) -> tuple[float, str]:
+    times = column.times
+    if times is None or times.unusable or _share_known(column) < 0.9:
+        return 0, ""
+    if column.words & (LABEL_FOR_SURE | {"birth", "birthday", "dob"}):
+        return 0, ""
+    known = times.seconds[~np.isnan(times.seconds)]
+    ordered = len(known) > 1 and bool((np.diff(known) >= 0).mean() > 0.95)
+    mark = 1 + 2 * bool(column.words & WHEN) - 4 * bool(column.words & NOT_WHEN)
+    mark += 3 * (not times.to_the_day) + ordered + (column.kind not in NUMERIC)
+    first, last = (pd.Timestamp(v, unit="s").date() for v in (known.min(), known.max()))
+    detail = "to the day" if times.to_the_day else "with time of day"
+    return max(mark, 0.1), f"times from {first} to {last} in the sample, {detail}"
+
+
+def _id(draft: _Draft, column: Column) -> tuple[float, str]:
+    if column.kind not in KEYS or column.times is not None or not draft.look.is_unique(column):
+        return 0, ""
+    mark = 1 + 3 * ((column.name,) == draft.look.primary_key) + 2 * column.unique
+    mark += bool(column.words & KEY) + 2 * bool(column.words & EVENT & draft.look.words)
+    mark += bool(column.words & EVENT) - 2 * bool(column.words & (PERSON | ACCOUNT))
+    how = "the primary key" if (column.name,) == draft.look.primary_key else "a unique constraint"
+    if not column.unique:
+        how = "a value of its own in each row"
+    return max(mark, 0.1), how
+
+
+def _customer(draft: _Draft, column: Column) -> tuple[float, str]:
+    if column.kind not in KEYS or draft.all_differ(column) or column.times is not None:
+        return 0, ""
+    refers = draft.look.refers(column.name)
+    referred = _words(refers.table) if refers else frozenset()
+    mark = 0.0
+    if column.words & PERSON and _only(column.words, PERSON, ACCOUNT):
+        mark = 5.0 if column.words & KEY else 4.5
+    elif referred & PERSON:
+        mark = 4.0
+    elif column.words & ACCOUNT and _only(column.words, ACCOUNT):
+        mark = 2.0 + bool(column.words & KEY)
+    if not mark or _share_known(column) < 0.3:
+        return 0, ""
+    text = f"the name says so; {_repeats(column)}"
+    if refers:
+        text = f"refers to {refers.table}.{refers.referred}; {_repeats(column)}"
+    return mark + 0.5 * bool(refers), text
+
+
+def _repeats(column: Column) -> str:
+    values, rows = len(column.levels), len(column.known)
+    if values == rows:
+        return f"no value repeats in the {rows:,} rows of the sample"
+    return f"{values:,} values in {rows:,} rows of the sample"
+
+
+def _counterparty(draft: _Draft, column: Column) -> tuple[float, str]:
+    refers = draft.look.refers(column.name)
+    words = column.words | (_words(refers.table) if refers else frozenset())
+    if column.kind not in KEYS or draft.all_differ(column) or column.times is not None:
+        return 0, ""
+    if not words & OTHER_SIDE or not _only(column.words, OTHER_SIDE, ACCOUNT, NAMED):
+        return 0, ""
+    if len(column.levels) < 2:
+        return 0, ""
+    mark = 3 + bool(column.words & KEY) + bool(refers) + bool({"merchant", "payee"} & words)
+    mark -= 2 * bool(NAMED & column.words) + (len(column.levels) <= FEW)
+    return max(mark, 0.1), f"the name says so; {_repeats(column)}"
+
+
+def _order(draft: _Draft, column: Column) -> tuple[float, str]:
+    if column.kind not in KEYS or draft.all_differ(column) or column.times is not None:
+        return 0, ""
+    if not column.words & ORDER or not _only(column.words, ORDER):
+        return 0, ""
+    if len(column.levels) <= FEW < len(column.known) / 4:
+        return 0, ""  # a code: ticket = "single", "return"
+    mark = 2 + bool(column.words & KEY) + bool({"order", "invoice"} & column.words)
+    return mark, f"lines of one purchase share it; {_repeats(column)}"
+
+
+def _amount(_: _Draft, column: Column) -> tuple[float, str]:
+    if not column.numeric or column.words & NOT_MONEY or column.words & (KEY | JUDGED):
+        return 0, ""
+    if _share_known(column) < 0.5 or column.binary:
+        return 0, ""
+    mark = 4.0 if column.words & MONEY else 2.0 if column.words & WORTH else 0.0
+    if not mark:
+        return 0, ""
+    extra = column.words - MONEY - WORTH - EVENT - FILL
+    known = column.numbers[~np.isnan(column.numbers)]
+    low, middle, high = (f"{v:,.2f}" for v in (known.min(), np.median(known), known.max()))
+    mark += 0.5 * (column.kind == "number") - 0.5 * len(extra)
+    return max(mark, 0.1), f"the name says so; from {low} to {high}, half below {middle}"
+
+
+def _currency(_: _Draft, column: Column) -> tuple[float, str]:
+    if column.kind != "text" or not column.words & CURRENCY or len(column.levels) > 100:
+        return 0, ""
+    codes = bool(column.levels) and all(len(level) == 3 for level in column.levels)
+    if not codes and not column.words & {"currency", "ccy"}:
+        return 0, ""
+    return 1 + codes, f"the name says so; {_count(column)} in the sample"
+
+
+def _label(_: _Draft, column: Column) -> tuple[float, str]:
+    hints = [word for word in LABEL if word in column.words]
+    if not hints or not column.binary or column.words & (KIND | {"flagged"}):
+        return 0, ""
+    if hints[0] not in LABEL_FOR_SURE and not column.known:
+        return 0, ""
+    ones = float(np.nansum(column.numbers)) / max(len(column.known), 1)
+    mark = len(LABEL) - LABEL.index(hints[0])
+    return mark, f"the name says so; 0 or 1, of the sample {ones:.2%} are 1"
+
+
+def _label_kind(draft: _Draft, column: Column) -> tuple[float, str]:
+    label = draft.column("label")
+    if label is None or not column.words & (LABEL_FOR_SURE | label.words - EVENT - {"is"}):
+        return 0, ""
+    if not column.words & KIND or len(column.levels) > 50 or column.times is not None:
+        return 0, ""
+    if column.kind not in (*KEYS, "boolean"):
+        return 0, ""
+    innocent = {
+        value
+        for value, one in zip(column.values, label.numbers, strict=True)
+        if one == 0 and value not in (None, "")
+    }
+    if len(innocent) > 1:
+        return 0, ""  # it says something about rows that are no fraud: not the label's kind
+    return 2, f"goes with {label.name}; {_count(column)} in the sample"
+
+
+def _label_time(draft: _Draft, column: Column) -> tuple[float, str]:
+    label = draft.column("label")
+    if label is None or column.times is None or column.times.unusable:
+        return 0, ""
+    if not column.words & (LABEL_FOR_SURE | {"label", "reported"}):
+        return 0, ""
+    return 1, f"when {label.name} was known"
+
+
+def _same_person(draft: _Draft, customer: Column, seen: Look, column: Column) -> float:
+    """How well a unique column of another table joins to the customer of the transactions."""
+    refers = draft.look.refers(customer.name)
+    declared = refers is not None and (refers.table, refers.referred) == (seen.table, column.name)
+    mark = 5.0 * declared + 3.0 * (column.name.lower() == customer.name.lower())
+    both = any(column.words & group and customer.words & group for group in (PERSON, ACCOUNT))
+    mark += 2.0 * both + 1.0 * bool(seen.words & PERSON)
+    if seen.words & PERSON and column.words <= KEY:
+        mark += 2.0  # clients.id
+    if column.words & EVENT or seen.words & EVENT:
+        mark -= 3.0
+    if not mark > 0:
+        return 0.0
+    return mark - 4.0 * (not _overlap(customer, seen, column))
+
+
+def _overlap(customer: Column, seen: Look, column: Column) -> bool:
+    """Whether values may meet: by value where the sample is the table, else by range or form."""
+    if seen.complete:
+        return any(value in column.levels for value in customer.levels)
+    if customer.kind == column.kind == "integer":
+        low, high = np.nanmin(column.numbers), np.nanmax(column.numbers)
+        return bool(((customer.numbers >= low) & (customer.numbers <= high)).any())
+    return customer.kind != column.kind or bool(
+        {masked(v) for v in customer.levels} & {masked(v) for v in column.levels}
+    )
+
+
+# --- reasons for leaving a column out ----------------------------------------------------------
+
+
+def _empty(_: _Draft, column: Column) -> str:
+    if column.kind == "other":
+        return "of a type that is not read"
+    return "" if column.known else "only nulls in the sample"
+
+
+def _constant(_: _Draft, column: Column) -> str:
+    if len(column.levels) == 1:
+        return "always the same value"
+    most = column.levels.most_common(1)[0][1]
+    if _share_known(column) < 0.5 and most >= NEARLY * len(column.known):
+        return "nearly always null or the same value"
+    return ""
+
+
+def _personal(_: _Draft, column: Column) -> str:
+    words = column.words
+    named = words <= {"first", "last", "name"} or ("name" in words and bool(words & NAME_OF))
+    mails = column.kind == "text" and sum("@" in level for level in column.levels)
+    written = bool(mails) and mails > len(column.levels) / 2
+    if named or written or (words & PERSONAL and not column.binary):
+        return "personal data"
+    return ""
+
+
+def _trait(_: _Draft, column: Column) -> str:
+    if not column.words & TRAIT_OF_PERSON or not _only(column.words, TRAIT, PERSON, CODE):
+        return ""  # account_age tells about the payment's account
+    return (
+        "describes the customer, not the payment; a view with one row per customer could "
+        "give it as a descriptor"
+    )
+
+
+def _leaks(draft: _Draft, column: Column) -> str:
+    if column.words & JUDGED and "credit" not in column.words:
+        return "looks like a label or another system's opinion, which the density must not see"
+    label = draft.column("label")
+    if label is None or (column.numeric and len(column.levels) > LEVELS):
+        return ""
+    pairs = list(zip(column.values, label.numbers, strict=True))
+    bad = [value for value, one in pairs if one == 1]
+    good = {value for value, one in pairs if one == 0}
+    if len(bad) >= 5 and len(set(bad)) <= len(bad) / 2 and not good & set(bad):
+        return f"says {label.name} in other words, which the density must not see"
+    return ""
+
+
+def _moment(draft: _Draft, column: Column) -> str:
+    if column.times is None:
+        return ""
+    return f"a second time; {draft.roles['time']} is the one that is read"
+
+
+def _date(_: _Draft, column: Column) -> str:
+    if column.times is None:
+        return ""
+    return "a date; a view could give it as a number of days"
+
+
+def _place(_: _Draft, column: Column) -> str:
+    pair = re.compile(r"-?\d+(\.\d+)?[ ,;]+-?\d+(\.\d+)?")
+    texts = column.kind == "text" and all(pair.fullmatch(level) for level in column.levels)
+    if texts or (column.words & PLACE and column.numeric):
+        return "coordinates; a view could give a distance"
+    return ""
+
+
+def _counter(draft: _Draft, column: Column) -> str:
+    """Columns that only tell the time again: they rise with it and hardly ever fall."""
+    time = draft.column("time")
+    if not column.numeric or time is None or time.times is None:
+        return ""
+    pairs = pd.DataFrame({"time": time.times.seconds, "value": column.numbers}).dropna()
+    if len(pairs) < 10 or pairs["time"].nunique() < 3 or pairs["value"].nunique() < 3:
+        return ""
+    ranks = pairs.rank()
+    alike = float(np.corrcoef(ranks["time"], ranks["value"])[0, 1]) > 0.9
+    steps = np.diff(pairs.sort_values(["time", "value"])["value"])
+    falls = float((steps < 0).sum() / max((steps != 0).sum(), 1))
+    return "only counts up with time" if alike and falls < 0.02 else ""
+
+
+def _entity(draft: _Draft, column: Column) -> str:
+    """Keys of things below the customer, such as cards: each value belongs to one customer."""
+    customer = draft.column("customer")
+    if customer is None or column.kind not in KEYS or column.words & MEASURE:
+        return ""
+    if len(column.levels) <= 20:
+        return ""
+    pairs = {
+        (value, who)
+        for value, who in zip(column.values, customer.values, strict=True)
+        if value is not None and who is not None
+    }
+    owned = len(pairs) <= 1.02 * len(column.levels)
+    if owned and len(column.levels) >= 0.9 * len(customer.levels):
+        return "a key of its own: each value belongs to one customer (a card, an account)"
+    return ""
+
+
+def _other_key(draft: _Draft, column: Column) -> str:
+    if column.kind == "uuid" or (draft.look.refers(column.name) and len(column.levels) > LEVELS):
+        return "a key of something else"
+    return ""
+
+
+Rule = Callable[[_Draft, Column], str]
+REASONS: tuple[Rule, ...] = (
+    _empty, _personal, _trait, _leaks, _constant, _moment, _place, _counter, _entity, _other_key,
+)  # fmt: skip
+
+
+def _outcome(_: _Draft, column: Column) -> str:
+    if column.words & (OUTCOME | JUDGED) and "credit" not in column.words:
+        return "looks like an outcome or another system's opinion"
+    return ""
+
+
+PEOPLE_REASONS: tuple[Rule, ...] = (
+    _empty, _personal, _outcome, _constant, _date, _place, _other_key,
+)  # fmt: skip
+
+
+# --- category or number ------------------------------------------------------------------------
+
+
+def kind_of(column: Column) -> tuple[str, str]:
+    """("categories" or "numbers" or "", the reason) for a column without another role."""
+    if column.kind in ("text", "boolean"):
+        return _text_kind(column)
+    if not column.numeric:
+        return "", "of a type that is not read"
+    known = column.numbers[~np.isnan(column.numbers)]
+    whole = bool((known == np.round(known)).all())
+    levels = len(column.levels)
+    if column.words & MEASURE or not whole:
+        return "numbers", f"a number, from {known.min():,.4g} to {known.max():,.4g} in the sample"
+    if column.words & CODE:
+        if levels <= LEVELS:
+            return "categories", f"a code; {_count(column)} in the sample"
+        return "", f"a code with more than {LEVELS} values"
+    if column.words & (KEY | PERSON | ACCOUNT) and column.kind == "integer" and levels > 50:
+        return "", "a key of something else"
+    if levels <= FEW or (column.words & KEY and levels <= 50):
+        return "categories", f"whole numbers that may be codes; {_count(column)} in the sample"
+    if column.kind == "integer" and levels == len(known) > 50:
+        return "", "nearly every row has a value of its own"
+    return "numbers", f"a number, from {known.min():,.4g} to {known.max():,.4g} in the sample"
+
+
+def _text_kind(column: Column) -> tuple[str, str]:
+    levels, known = len(column.levels), len(column.known)
+    numbers = sum(1 for level in column.levels if re.fullmatch(r"-?\d+([.,]\d+)?", level))
+    if column.words & MONEY and numbers == levels:
+        return "", "an amount written as text; a view should cast it to a number"
+    if levels > max(10, 0.95 * known) or np.mean([len(level) for level in column.levels]) > 60:
+        return "", "free text or a key: nearly every row has a value of its own"
+    if levels > LEVELS or levels > max(10, known / 2):
+        return "", f"too many values for a category: {_count(column)} in {known:,} rows"
+    return "categories", f"{_count(column)} in the sample"
+
+
+def _count(column: Column) -> str:
+    return "1 value" if len(column.levels) == 1 else f"{len(column.levels):,} values"
+
+
+def _kind_in_people(column: Column) -> tuple[str, str]:
+    """As `kind_of`; what describes a person or a place is a descriptor."""
+    role, reason = kind_of(column)
+    if not column.words & TRAIT:
+        return role, reason
+    if column.numeric and ("age" in column.words or column.binary):
+        return "descriptors", "describes the customer; no segment is formed by it"
+    if column.numeric:
+        return "", "the code of a place or trait; a view that casts it to text could describe it"
+    if not role:
+        return role, reason
+    return "descriptors", f"describes the customer, no segment is formed by it; {reason}"
+
+
+# --- refusals ----------------------------------------------------------------------------------
+
+
+def _without_id(seen: Look) -> str:
+    """Why the table cannot be mapped yet, and the view that would mend it."""
+    plain = seen.table.rpartition(".")[2]
+    name = ".".join(_quoted(part) for part in seen.table.split("."))
+    view = _quoted(f"{plain}_peerwatch")
+    if len(seen.primary_key) > 1:
+        key = " || '-' || ".join(f"CAST(t.{_quoted(part)} AS TEXT)" for part in seen.primary_key)
+        why = f"its key has {len(seen.primary_key)} columns ({', '.join(seen.primary_key)})"
+    elif len(seen.primary_key) == 1:
+        key = f"CAST(t.{_quoted(seen.primary_key[0])} AS TEXT)"
+        why = f"its key {seen.primary_key[0]} is no whole number, text or UUID"
+    elif seen.dialect == "sqlite" and not seen.view:
+        key = "t.rowid"
+        why = "no column has a value of its own in each row"
+    else:
+        return (
+            f"{seen.table} looks like the transactions, but no column has a value of its own in "
+            f"each row, and a transaction needs one. Give it such a column and map it, or a view: "
+            f"CREATE VIEW {view} AS SELECT <columns that tell rows apart, joined as text> "
+            f"AS transaction_key, t.* FROM {name} t"
+        )
+    return (
+        f"{seen.table} looks like the transactions, but {why}; one column should be the id. Make "
+        f"a view and run init again: CREATE VIEW {view} AS SELECT {key} AS transaction_key, t.* "
+        f"FROM {name} t"
+    )
+
+
+def _quoted(name: str) -> str:
+    doubled = name.replace('"', '""')
+    return f'"{doubled}"'
+
+
+# --- the file ----------------------------------------------------------------------------------
+
+SCHEDULE = {
+    "segmenter.fit": "0 1 1 * *",
+    "segmenter.score": "0 2 * * *",
+    "fraudwatch.fit": "0 3 * * sun",
+    "fraudwatch.score": "every 15 minutes",
+    "fraudwatch.report": "0 6 * * *",
+}
+
+
+def without_password(url: str) -> tuple[str, bool]:
+    """The URL as it may be written to a file, and whether a password was taken out of it.
+
+    A password is replaced by ${DATABASE_PASSWORD}; what already is such a name is kept.
+    """
+    parsed = make_url(url)
+    stand_in, hidden = "PEERWATCH0STAND0IN", False
+    if parsed.password and not re.fullmatch(r"\$\{\w+\}", str(parsed.password)):
+        parsed, hidden = parsed.set(password=stand_in), True
+    for key, value in parsed.query.items():
+        if "password" in key.lower() and not re.fullmatch(r"\$\{\w+\}", str(value)):
+            parsed, hidden = parsed.update_query_dict({key: stand_in}), True
+    if not hidden:
+        return url, False
+    shown = parsed.render_as_string(hide_password=False)
+    return shown.replace(stand_in, f"${{{PASSWORD_VARIABLE}}}"), True
+
+
+def to_toml(
+    proposal: Proposal,
+    url: str,
+    *,
+    timezone: str = "UTC",
+    domains: Mapping[str, type] | None = None,
+) -> str:
+    """The whole peerwatch.toml; raises the proposal's refusals where it has any."""
+    if proposal.refusals or proposal.transactions is None:
+        raise ConfigurationError(proposal.refusals)
+    lines = [
+        "# The mapping that peerwatch init proposes. Each guess stands with its reason; correct",
+        "# what is wrong. Lines behind # are defaults.",
+        "",
+        *_source(url, timezone),
+        *_section(proposal, "source.transactions", proposal.transactions),
+    ]
+    if proposal.customers is not None:
+        lines += _section(proposal, "source.customers", proposal.customers)
+    lines += [
+        "[results]  # the tables of peerwatch",
+        '# url = ""  # of another database; beside the source unless said otherwise',
+        '# schema = "peerwatch"  # where the database has schemas',
+        '# prefix = ""  # of table names where it has none',
+        "",
+    ]
+    for name, settings in (domain_settings() if domains is None else domains).items():
+        lines += [f"[{name}]", *_defaults(settings), ""]
+    lines += _schedule(proposal)
+    return "\n".join(lines) + "\n"
+
+
+def _source(url: str, timezone: str) -> list[str]:
+    shown, hidden = without_password(url)
+    said = [
+        f"# The password is not written here: set the environment variable {PASSWORD_VARIABLE},",
+        "# written as in a URL (@ as %40, / as %2F).",
+    ]
+    return [
+        "[source]",
+        *(said if hidden else []),
+        f"url = {quoted(shown)}",
+        f"timezone = {quoted(timezone)}  # zone of naive times, and of the calendar day",
+        "",
+    ]
+
+
+def _section(proposal: Proposal, name: str, mapped: Transactions | Customers) -> list[str]:
+    """One table of the mapping, each line after its reason."""
+    guesses = [guess for guess in proposal.guesses if guess.key.rpartition(".")[0] == name]
+    by_line = {(guess.key.rpartition(".")[2], guess.column): guess for guess in guesses}
+    lines, missing = [f"[{name}]"], []
+    for key in dataclasses.fields(mapped):
+        value = getattr(mapped, key.name)
+        if not value:
+            missing.append(key.name)
+        elif isinstance(value, tuple):
+            notes = [_beside(by_line.get((key.name, item))) for item in value]
+            items = [f"    {quoted(v)},{note}" for v, note in zip(value, notes, strict=True)]
+            lines += [f"{key.name} = [", *items, "]"]
+        else:
+            lines += [
+                *_above(by_line.get((key.name, value))),
+                f"{key.name} = {quoted(value)}",
+            ]
+    lines += [f"# not found: {', '.join(missing)}"] if missing else []
+    left = [item for item in proposal.left_out if item.table == mapped.table]
+    lines += ["# left out:"] if left else []
+    lines += [f"#   {_comment(item.column)}: {_comment(item.reason)}" for item in left]
+    if isinstance(mapped, Transactions):
+        chosen = {guess.choice for guess in proposal.guesses}
+        remarks = [note for note in proposal.notes if note not in chosen]
+        lines += [f"# note: {_comment(note)}" for note in remarks]
+    return [*lines, ""]
+
+
+def _above(guess: Guess | None) -> list[str]:
+    if guess is None:
+        return []
+    lines = [f"# {_comment(guess.reason)}{_sampled(guess)}"]
+    if guess.alternatives:
+        others = ", ".join(_comment(name) for name in guess.alternatives)
+        lines.append(f"# also possible, written here instead: {others}")
+    return lines
+
+
+def _beside(guess: Guess | None) -> str:
+    return f"  # {_comment(guess.reason)}{_sampled(guess)}" if guess else ""
+
+
+def _sampled(guess: Guess) -> str:
+    shown = " | ".join(_comment(value) for value in guess.sample)
+    return f"; e.g. {shown}" if shown else ""
+
+
+def _comment(text: str) -> str:
+    """The text as a comment may hold it: on one line, without control characters."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text)
+
+
+def _defaults(settings: type) -> Iterable[str]:
+    """A domain's settings behind #, so that a later default applies."""
+    for setting in dataclasses.fields(settings):
+        default = setting.default
+        if setting.default_factory is not dataclasses.MISSING:
+            default = setting.default_factory()
+        shown = _shown_default(default)
+        yield f"# {setting.name} = {shown}" if shown else f"# {setting.name} is not set"
+
+
+def _shown_default(value: Any) -> str:
+    if value is None or value is dataclasses.MISSING:
+        return ""
+    if isinstance(value, str):
+        return quoted(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_shown_default(item) for item in value) + "]"
+    return "{}" if isinstance(value, dict) else str(value)
+
+
+def _schedule(proposal: Proposal) -> list[str]:
+    """Rules are no defaults: without them nothing runs. A segment needs a customer."""
+    mapped = proposal.transactions
+    lines = ['[schedule]  # UTC; five cron fields with weekday names, or "every 15 minutes"']
+    for job, rule in SCHEDULE.items():
+        idle = job.startswith("segmenter") and (mapped is None or mapped.customer is None)
+        lines.append(f"{'# ' if idle else ''}{quoted(job)} = {quoted(rule)}")
+    return lines
+
+
+def quoted(text: str) -> str:
+    """The text as a TOML basic string; JSON's differs only by DEL, which TOML wants escaped."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,754 @@
+"""The proposed mapping, on real databases of the shapes that users have."""
+
+from __future__ import annotations
+
+import dataclasses
+import sqlite3
+import tomllib
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.config import Configuration, Customers, Transactions, parse
+from shared.database import engine, parse_url
+from shared.errors import ConfigurationError
+from shared.mapping import (
+    PASSWORD_VARIABLE,
+    Column,
+    Look,
+    Proposal,
+    look,
+    propose,
+    read_times,
+    to_toml,
+    without_password,
+)
+from shared.source import Source
+from shared.synthetic import SQL_TYPES, world
+
+START = datetime(2024, 1, 1)
+URL = "sqlite:///bank.db"
+
+
+def a_database(path: Path, *statements: str, rows: dict[str, Sequence[Sequence[object]]]) -> str:
+    """The URL of an SQLite file made by the statements; rows are inserted before the views."""
+    with sqlite3.connect(path / "bank.db") as connection:
+        for statement in [s for s in statements if "CREATE VIEW" not in s]:
+            connection.execute(statement)
+        for table, values in rows.items():
+            marks = ", ".join("?" * len(values[0]))
+            connection.executemany(f'INSERT INTO "{table}" VALUES ({marks})', values)
+        for statement in [s for s in statements if "CREATE VIEW" in s]:
+            connection.execute(statement)
+    connection.close()
+    return f"sqlite:///{path / 'bank.db'}"
+
+
+def looks_of(url: str) -> list[Look]:
+    with engine(parse_url(url), read_only=True).connect() as connection:
+        return look(connection)
+
+
+def proposed(url: str) -> Proposal:
+    return propose(looks_of(url))
+
+
+def read_back(text: str, **environment: str) -> Configuration:
+    return parse(tomllib.loads(text), Path("peerwatch.toml"), environment)
+
+
+def moments(rows: int, form: str = "%Y-%m-%d %H:%M:%S") -> list[str]:
+    return [
+        (START + timedelta(hours=5 * row, seconds=7 * row)).strftime(form) for row in range(rows)
+    ]
+
+
+def left_out(proposal: Proposal) -> dict[str, str]:
+    return {item.column: item.reason for item in proposal.left_out}
+
+
+def payments(rows: int = 300, **columns: Sequence[object]) -> list[tuple[object, ...]]:
+    """(id, time, customer, amount) and further columns, in order of time."""
+    draw = np.random.default_rng(0)
+    base = [range(1, rows + 1), moments(rows), draw.integers(1, 40, rows).tolist()]
+    return list(
+        zip(*base, draw.gamma(2, 20, rows).round(2).tolist(), *columns.values(), strict=True)
+    )
+
+
+PAYMENTS = (
+    "CREATE TABLE payments (pay_id INTEGER PRIMARY KEY, paid_at TEXT, client_id INT, amt REAL"
+)
+
+
+# --- the shapes of the development data --------------------------------------------------------
+
+
+@pytest.fixture
+def handbook(tmp_path: Path) -> str:
+    draw = np.random.default_rng(1)
+    rows = 4_000
+    seconds = np.sort(draw.integers(0, 30 * 86_400, rows))
+    fraud = (draw.random(rows) < 0.02).astype(int)
+    table = list(
+        zip(
+            range(rows),
+            [str(START + timedelta(seconds=int(second))) for second in seconds],
+            draw.integers(0, 300, rows).tolist(),
+            draw.integers(0, 900, rows).tolist(),
+            draw.gamma(2, 25, rows).round(2).tolist(),
+            seconds.tolist(),
+            (seconds // 86_400).tolist(),
+            fraud.tolist(),
+            (fraud * draw.integers(1, 4, rows)).tolist(),
+            strict=True,
+        )
+    )
+    statement = """CREATE TABLE transactions (TRANSACTION_ID INTEGER PRIMARY KEY,
+        TX_DATETIME DATETIME, CUSTOMER_ID INTEGER, TERMINAL_ID INTEGER, TX_AMOUNT REAL,
+        TX_TIME_SECONDS INTEGER, TX_TIME_DAYS INTEGER, TX_FRAUD INTEGER,
+        TX_FRAUD_SCENARIO INTEGER)"""
+    return a_database(tmp_path, statement, rows={"transactions": table})
+
+
+def test_the_handbook_is_mapped_as_its_authors_read_it(handbook):
+    proposal = proposed(handbook)
+
+    assert proposal.transactions == Transactions(
+        "transactions",
+        "TRANSACTION_ID",
+        "TX_DATETIME",
+        "%Y-%m-%d %H:%M:%S",
+        customer="CUSTOMER_ID",
+        amount="TX_AMOUNT",
+        counterparty="TERMINAL_ID",
+        label="TX_FRAUD",
+        label_kind="TX_FRAUD_SCENARIO",
+    )
+    assert proposal.customers is None
+    assert left_out(proposal) == dict.fromkeys(
+        ["TX_TIME_SECONDS", "TX_TIME_DAYS"], "only counts up with time"
+    )
+
+
+def test_the_demo_world_is_mapped_in_spite_of_its_planted_defects(tmp_path):
+    made = world(0, customers=200, days=60)
+    with sqlite3.connect(tmp_path / "bank.db") as connection:
+        for table, types in SQL_TYPES.items():
+            columns = ", ".join(f"{name} {kind}" for name, kind in types.items())
+            connection.execute(f"CREATE TABLE {table} ({columns})")
+            getattr(made, table).to_sql(table, connection, if_exists="append", index=False)
+    connection.close()
+
+    proposal = proposed(f"sqlite:///{tmp_path / 'bank.db'}")
+
+    assert proposal.transactions == Transactions(
+        "transactions",
+        "tx_id",
+        "booked_at",
+        "%Y-%m-%d %H:%M:%S",
+        customer="client_id",
+        amount="amount",
+        currency="currency",
+        counterparty="merchant_id",
+        categories=("channel", "country", "category"),
+    )
+    assert proposal.customers == Customers(
+        "customers", "client_id", ("credit_limit",), ("product",), ("age", "region")
+    )
+    assert "card" in left_out(proposal)["card_id"]
+    repeated = int(made.transactions["tx_id"].duplicated().sum())
+    assert any(f"tx_id: {repeated} of" in note for note in proposal.notes)
+
+
+def test_a_view_that_gives_an_id_wins_over_lines_without_one(tmp_path):
+    draw = np.random.default_rng(2)
+    rows = 2_500
+    invoice = np.sort(draw.integers(0, 400, rows))
+    lines = [
+        (
+            f"{536_365 + number}",
+            f"{draw.integers(10_000, 11_500)}A",
+            int(draw.integers(1, 9)),
+            str(START + timedelta(hours=int(number))),
+            2.5,
+            17_000 + int(number) % 90,
+            "France" if number % 7 else "Spain",
+        )
+        for number in invoice
+    ]
+    url = a_database(
+        tmp_path,
+        "CREATE TABLE invoice_lines (InvoiceNo TEXT, StockCode TEXT, Quantity INTEGER, "
+        "InvoiceDate DATETIME, UnitPrice REAL, CustomerID INTEGER, Country TEXT)",
+        "CREATE VIEW purchases AS SELECT rowid AS line_id, InvoiceDate AS moment, CustomerID AS "
+        "customer, InvoiceNo AS invoice, StockCode AS stock_code, Country AS country, "
+        "CAST(Quantity * UnitPrice AS REAL) AS amount FROM invoice_lines",
+        rows={"invoice_lines": lines},
+    )
+
+    proposal = proposed(url)
+
+    assert proposal.transactions == Transactions(
+        "purchases",
+        "line_id",
+        "moment",
+        "%Y-%m-%d %H:%M:%S",
+        customer="customer",
+        amount="amount",
+        order="invoice",
+        categories=("country",),
+    )
+    assert "too many values" in left_out(proposal)["stock_code"]
+
+
+def test_a_view_that_gives_the_client_wins_over_the_table_of_accounts(tmp_path):
+    draw = np.random.default_rng(3)
+    trans = [
+        (
+            row,
+            int(draw.integers(1, 60)),
+            (START + timedelta(days=row // 20)).strftime("%Y-%m-%d"),
+            str(draw.choice(["PRIJEM", "VYDAJ", "VYBER"])),
+            float(draw.integers(10, 9_000)),
+            str(draw.choice(["ST", "OP", "GH"])),
+        )
+        for row in range(1_500)
+    ]
+    people = [(row, f"{450_000 + row}", row % 9, "FM"[row % 2]) for row in range(1, 80)]
+    url = a_database(
+        tmp_path,
+        "CREATE TABLE client (client_id INTEGER PRIMARY KEY, birth_number TEXT, "
+        "district_id INTEGER, gender TEXT)",
+        "CREATE TABLE disp (disp_id INTEGER PRIMARY KEY, client_id INTEGER REFERENCES client, "
+        "account_id INTEGER)",
+        "CREATE TABLE trans (trans_id INTEGER PRIMARY KEY, account_id INTEGER, date DATE, "
+        "type TEXT, amount NUMERIC(12, 2), bank TEXT)",
+        "CREATE VIEW client_trans AS SELECT trans_id, date, disp.client_id, trans.account_id, "
+        "CAST(CASE type WHEN 'PRIJEM' THEN amount ELSE -amount END AS REAL) AS amount, type, bank "
+        "FROM trans JOIN disp ON disp.account_id = trans.account_id",
+        rows={"client": people, "disp": [(r, r, r) for r in range(1, 61)], "trans": trans},
+    )
+
+    proposal = proposed(url)
+
+    assert proposal.transactions == Transactions(
+        "client_trans",
+        "trans_id",
+        "date",
+        "%Y-%m-%d",
+        customer="client_id",
+        amount="amount",
+        categories=("type", "bank"),
+    )
+    assert proposal.customers == Customers("client", "client_id", descriptors=("gender",))
+    assert "birth_number" in left_out(proposal)
+    assert any("could also be trans" in note for note in proposal.notes)
+
+
+def test_persons_places_and_second_times_play_no_role_in_a_payment(tmp_path):
+    draw = np.random.default_rng(4)
+    rows = [
+        (
+            f"a{row:031x}",
+            f"CUS-{row % 50}",
+            f"ACC-{row % 50}",
+            "AUD",
+            "153.41 -27.95" if row % 2 else "151.2 -33.9",
+            str(draw.choice(["POS", "SALES-POS", "PAYMENT"])),
+            f"m-{draw.integers(0, 400)}",
+            "Diana" if row % 2 else "Michael",
+            float(draw.integers(5, 9_000)),
+            time[:10],
+            "FM"[row % 2],
+            20 + row % 50,
+            time,
+            float(draw.gamma(2, 20)),
+            "debit" if draw.random() < 0.9 else "credit",
+        )
+        for row, time in enumerate(moments(1_200))
+    ]
+    url = a_database(
+        tmp_path,
+        "CREATE TABLE transactions (transaction_id TEXT PRIMARY KEY, customer_id TEXT, "
+        "account TEXT, currency TEXT, long_lat TEXT, txn_description TEXT, merchant_id TEXT, "
+        "first_name TEXT, balance NUMERIC, date DATE, gender TEXT, age INTEGER, "
+        "extraction DATETIME, amount NUMERIC, movement TEXT)",
+        rows={"transactions": rows},
+    )
+
+    proposal = proposed(url)
+
+    assert proposal.transactions == Transactions(
+        "transactions",
+        "transaction_id",
+        "extraction",
+        "%Y-%m-%d %H:%M:%S",
+        customer="customer_id",
+        amount="amount",
+        currency="currency",
+        counterparty="merchant_id",
+        categories=("txn_description", "movement"),
+        numbers=("balance",),
+    )
+    assert set(left_out(proposal)) == {"account", "long_lat", "first_name", "date", "gender", "age"}
+    assert any("never negative" in note for note in proposal.notes)
+    assert any("could also be date" in note for note in proposal.notes)
+
+
+# --- what is refused, left out or said ---------------------------------------------------------
+
+
+def test_the_proposal_can_be_read_by_the_source(handbook):
+    settings = read_back(to_toml(proposed(handbook), handbook))
+
+    with Source(settings.source) as source:
+        batch = source.read(0, 2**52, 2**52)
+
+    assert len(batch.rows) == 4_000
+    assert batch.refused.empty
+
+
+def test_a_composite_key_is_refused_with_the_view_that_mends_it(tmp_path):
+    rows = [(row // 3, row % 3, *values[1:]) for row, values in enumerate(payments())]
+    url = a_database(
+        tmp_path,
+        "CREATE TABLE payments (doc INTEGER, line INTEGER, paid_at TEXT, client_id INT, amt REAL, "
+        "PRIMARY KEY (doc, line))",
+        rows={"payments": rows},
+    )
+
+    proposal = proposed(url)
+
+    assert proposal.transactions is None
+    (refusal,) = proposal.refusals
+    with pytest.raises(ConfigurationError, match="doc, line"):
+        to_toml(proposal, url)
+    with sqlite3.connect(tmp_path / "bank.db") as connection:
+        connection.execute("CREATE VIEW" + refusal.partition("CREATE VIEW")[2])
+    connection.close()
+    mended = proposed(url)
+    assert mended.transactions is not None
+    assert (mended.transactions.table, mended.transactions.id) == (
+        "payments_peerwatch",
+        "transaction_key",
+    )
+
+
+def test_a_table_without_any_key_is_refused_with_a_view_over_its_rowid(tmp_path):
+    rows = [(row % 7, *values[1:]) for row, values in enumerate(payments())]
+    statement = "CREATE TABLE payments (till INT, paid_at TEXT, client_id INT, amt REAL)"
+
+    (refusal,) = proposed(a_database(tmp_path, statement, rows={"payments": rows})).refusals
+
+    assert "t.rowid AS transaction_key" in refusal
+
+
+def test_a_customer_key_of_another_type_is_refused_with_the_view_that_mends_it(tmp_path):
+    url = a_database(
+        tmp_path,
+        f"{PAYMENTS})",
+        "CREATE TABLE clients (client_id TEXT PRIMARY KEY, plan TEXT)",
+        rows={"payments": payments(), "clients": [(str(r), "ab"[r % 2]) for r in range(1, 60)]},
+    )
+
+    proposal = proposed(url)
+
+    (refusal,) = proposal.refusals
+    assert "clients.client_id is text, but payments.client_id is integer" in refusal
+    with sqlite3.connect(tmp_path / "bank.db") as connection:
+        connection.execute("CREATE VIEW" + refusal.partition("CREATE VIEW")[2])
+    connection.close()
+    mended = proposed(url)
+    assert not mended.refusals
+    assert mended.customers is not None
+    assert (mended.customers.table, mended.customers.id) == ("customers_peerwatch", "customer_key")
+
+
+def test_customers_without_transactions_stay_customers(tmp_path):
+    people = [(row, 20 + row % 60, "north" if row % 3 else "south") for row in range(1, 500)]
+    url = a_database(
+        tmp_path,
+        f"{PAYMENTS})",
+        "CREATE TABLE clients (id INTEGER PRIMARY KEY, age INTEGER, region TEXT)",
+        rows={"payments": payments(), "clients": people},
+    )
+
+    assert proposed(url).customers == Customers("clients", "id", descriptors=("age", "region"))
+
+
+def test_customers_alone_are_no_transactions(tmp_path):
+    people = [(row, time, 100.0 * row) for row, time in enumerate(moments(50))]
+    url = a_database(
+        tmp_path,
+        "CREATE TABLE customers (customer_id INTEGER PRIMARY KEY, since TEXT, credit_limit REAL)",
+        rows={"customers": people},
+    )
+
+    with pytest.raises(ConfigurationError, match=r"customers \(one row per customer"):
+        proposed(url)
+
+
+def test_an_empty_database_says_what_is_needed(sqlite_url):
+    with pytest.raises(ConfigurationError, match=r"no tables or views.*an id .*a time.*amount"):
+        proposed(sqlite_url)
+
+
+def test_one_row_is_enough_to_see_the_roles(tmp_path):
+    proposal = proposed(a_database(tmp_path, f"{PAYMENTS})", rows={"payments": payments(1)}))
+
+    assert proposal.transactions == Transactions(
+        "payments", "pay_id", "paid_at", "%Y-%m-%d %H:%M:%S", customer="client_id", amount="amt"
+    )
+
+
+def test_an_empty_table_is_named(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"payments \(no rows\)"):
+        proposed(a_database(tmp_path, f"{PAYMENTS})", rows={}))
+
+
+@pytest.mark.parametrize(("factor", "said"), [(1_000, "milliseconds"), (1_000_000, "microseconds")])
+def test_times_that_cannot_be_read_as_seconds_are_named(tmp_path, factor, said):
+    rows = [(i, (1_700_000_000 + 60 * i) * factor, c, a) for i, _, c, a in payments()]
+    statement = (
+        "CREATE TABLE payments (pay_id INTEGER PRIMARY KEY, ts INT, client_id INT, amt REAL)"
+    )
+
+    with pytest.raises(ConfigurationError, match=f"ts may be its time, but it counts {said}"):
+        proposed(a_database(tmp_path, statement, rows={"payments": rows}))
+
+
+def test_of_two_tables_alike_the_one_with_more_rows_is_taken_and_the_other_named(tmp_path):
+    url = a_database(
+        tmp_path,
+        f"{PAYMENTS})",
+        f"{PAYMENTS.replace('payments', 'orders').replace('pay_id', 'order_id')})",
+        rows={"payments": payments(200), "orders": payments(900)},
+    )
+
+    proposal = proposed(url)
+
+    assert proposal.transactions is not None
+    assert proposal.transactions.table == "orders"
+    assert any("could also be payments" in note for note in proposal.notes)
+
+
+def test_what_the_label_says_in_other_words_never_reaches_the_density(tmp_path):
+    fraud = [int(row % 20 == 0) for row in range(300)]
+    rows = payments(
+        fraud=fraud,
+        reason=["stolen" if one else "none" for one in fraud],
+        risk_score=[row % 37 for row in range(300)],
+        channel=["web" if row % 3 else "pos" for row in range(300)],
+    )
+    url = a_database(
+        tmp_path,
+        f"{PAYMENTS}, is_fraud INT, outcome TEXT, risk_score INT, channel TEXT)",
+        rows={"payments": rows},
+    )
+
+    proposal = proposed(url)
+
+    assert proposal.transactions is not None
+    assert proposal.transactions.label == "is_fraud"
+    assert (proposal.transactions.categories, proposal.transactions.numbers) == (("channel",), ())
+    assert "in other words" in left_out(proposal)["outcome"]
+    assert "risk_score" in left_out(proposal)
+
+
+def test_codes_are_categories_and_measures_are_numbers(tmp_path):
+    draw = np.random.default_rng(5)
+    rows = payments(
+        mcc=draw.choice([5411, 5812, 5999, 4111], 300).tolist(),
+        quantity=draw.integers(1, 9, 300).tolist(),
+        entry=draw.integers(0, 4, 300).tolist(),
+        distance=draw.gamma(2, 3, 300).tolist(),
+        email=[f"u{row}@example.org" for row in range(300)],
+        note=[f"free text {row}" for row in range(300)],
+        gone=[None] * 300,
+    )
+    url = a_database(
+        tmp_path,
+        f"{PAYMENTS}, mcc INT, quantity INT, mode INT, distance_km REAL, contact TEXT, memo TEXT, "
+        "gone TEXT)",
+        rows={"payments": rows},
+    )
+
+    proposal = proposed(url)
+
+    assert proposal.transactions is not None
+    assert proposal.transactions.categories == ("mcc", "mode")
+    assert proposal.transactions.numbers == ("quantity", "distance_km")
+    assert left_out(proposal)["contact"] == "personal data"
+    assert set(left_out(proposal)) == {"contact", "memo", "gone"}
+
+
+def test_ids_and_customers_are_shown_by_their_shape_only(tmp_path):
+    rows = [(f"TX{i:05d}", t, f"Q{c:03d}X", a) for i, t, c, a in payments()]
+    statement = "CREATE TABLE payments (pay_id TEXT PRIMARY KEY, at TEXT, client TEXT, amt REAL)"
+    url = a_database(tmp_path, statement, rows={"payments": rows})
+
+    text = to_toml(proposed(url), url)
+
+    assert "aa99999" in text
+    assert "a999a" in text
+    assert not any(str(row[0]) in text or str(row[2]) in text for row in rows)
+
+
+def test_our_own_tables_and_skipped_ones_are_not_looked_at(tmp_path):
+    url = a_database(
+        tmp_path,
+        f"{PAYMENTS})",
+        f"{PAYMENTS.replace('payments', 'transaction_scores')})",
+        f"{PAYMENTS.replace('payments', 'mine')})",
+        rows={"payments": payments()},
+    )
+
+    with engine(parse_url(url), read_only=True).connect() as connection:
+        found = look(connection, skip=["mine"])
+
+    assert [item.table for item in found] == ["payments"]
+
+
+def test_a_broken_view_does_not_hide_the_other_tables(tmp_path):
+    url = a_database(
+        tmp_path,
+        f"{PAYMENTS})",
+        "CREATE TABLE gone (x INT)",
+        "CREATE VIEW broken AS SELECT x FROM gone",
+        rows={"payments": payments()},
+    )
+    with sqlite3.connect(tmp_path / "bank.db") as connection:
+        connection.execute("DROP TABLE gone")
+    connection.close()
+
+    assert [item.table for item in looks_of(url)] == ["payments"]
+
+
+def test_the_sample_is_spread_over_the_table_and_holds_no_row_twice(tmp_path):
+    rows = [(i * i, *values) for i, *values in payments(6_000)]
+    url = a_database(tmp_path, f"{PAYMENTS})", rows={"payments": rows})
+
+    (seen,) = looks_of(url)
+
+    ids = [value for value in seen.columns[0].values if value is not None]
+    assert seen.rows == 6_000
+    assert len(ids) == len(set(ids)) <= 2_000
+    assert min(ids) < 6_000**2 * 0.01
+    assert max(ids) > 6_000**2 * 0.9
+
+
+def test_postgresql_is_looked_at_in_all_its_schemas(postgresql_url):
+    made = sa.create_engine(postgresql_url, poolclass=sa.NullPool)
+    with made.begin() as connection:
+        for statement in (
+            "CREATE SCHEMA bank",
+            "CREATE SCHEMA peerwatch",
+            "CREATE TABLE peerwatch.payments (id int primary key)",
+            'CREATE TABLE bank."Client" ("Client No" uuid PRIMARY KEY DEFAULT gen_random_uuid(), '
+            "age int, full_name text, note jsonb, n int)",
+            "INSERT INTO bank.\"Client\" (age, full_name, n) SELECT 20 + i % 50, 'n' || i, i "
+            "FROM generate_series(1, 300) i",
+            "CREATE TABLE bank.payments (pay_id bigint PRIMARY KEY, at timestamptz, client uuid "
+            'REFERENCES bank."Client", amt numeric(12, 2), cur char(3), shop text, '
+            "is_fraud boolean, channel varchar(10))",
+            "INSERT INTO bank.payments SELECT i, timestamptz '2024-01-01' + i * interval '1 min', "
+            "c.\"Client No\", (i * 7919 % 10000) / 100.0, 'EUR', 's' || (i * 31 % 700), "
+            "i % 97 = 0, CASE i % 3 WHEN 0 THEN 'web' ELSE 'pos' END "
+            'FROM generate_series(1, 20000) i JOIN bank."Client" c ON c.n = 1 + (i * 7) % 300',
+        ):
+            connection.execute(sa.text(statement))
+
+    proposal = proposed(postgresql_url)
+
+    assert proposal.transactions == Transactions(
+        "bank.payments",
+        "pay_id",
+        "at",
+        customer="client",
+        amount="amt",
+        currency="cur",
+        counterparty="shop",
+        categories=("channel",),
+        label="is_fraud",
+    )
+    assert proposal.customers is not None
+    assert proposal.customers.table == "bank.Client"
+    assert proposal.customers.descriptors == ("age",)
+    with Source(read_back(to_toml(proposal, postgresql_url)).source) as source:
+        assert source.kinds == {
+            "transaction": "integer",
+            "customer": "uuid",
+            "counterparty": "text",
+        }
+
+
+# --- times -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "%Y-%m-%d",
+        "%Y-%m-%d %H:%M",
+        "%Y-%m-%d %H:%M:%S",
+        "%Y-%m-%d %H:%M:%S.%f",
+        "%Y-%m-%dT%H:%M:%S",
+        "%Y-%m-%dT%H:%M:%S.%f",
+        "%d/%m/%Y",
+        "%d/%m/%Y %H:%M",
+        "%d/%m/%Y %H:%M:%S",
+        "%m/%d/%Y",
+        "%m/%d/%Y %H:%M",
+        "%d.%m.%Y",
+        "%d.%m.%Y %H:%M:%S",
+        "%Y/%m/%d",
+        "%Y%m%d",
+        "%Y%m%d%H%M%S",
+    ],
+)
+def test_the_format_that_wrote_the_times_is_found(form):
+    written = [
+        START + timedelta(days=3 * row, hours=row, microseconds=7 * row) for row in range(99)
+    ]
+
+    times = read_times(Column("t", "text", tuple(when.strftime(form) for when in written)))
+
+    assert times is not None
+    assert (times.format, times.note) == (form, "")
+    expected = [datetime.strptime(when.strftime(form), form) for when in written]
+    assert times.seconds.tolist() == [(e - datetime(1970, 1, 1)).total_seconds() for e in expected]
+
+
+@pytest.mark.parametrize("zone", ["Z", "+02:00", "-0530"])
+def test_times_with_a_zone_are_read_with_it(zone):
+    texts = tuple(text + zone for text in moments(50, "%Y-%m-%dT%H:%M:%S"))
+
+    times = read_times(Column("t", "text", texts))
+
+    assert times is not None
+    assert times.format == "%Y-%m-%dT%H:%M:%S%z"
+
+
+def test_iso_texts_in_several_forms_need_no_format():
+    texts = (*moments(50), *moments(50, "%Y-%m-%dT%H:%M:%S.%f"))
+
+    times = read_times(Column("t", "text", texts))
+
+    assert times is not None
+    assert times.format is None
+    assert "more than one form" in times.note
+
+
+def test_a_day_that_may_be_a_month_is_said_aloud():
+    texts = tuple(f"{1 + row % 12:02}/{1 + row % 9:02}/2024" for row in range(60))
+
+    times = read_times(Column("t", "text", texts))
+
+    assert times is not None
+    assert times.format == "%d/%m/%Y"
+    assert "cannot be told apart; %m/%d/%Y reads it too" in times.note
+
+
+@pytest.mark.parametrize("value", ["536365", "12.50", "10.0.0.1", "2024", "85123A", "99999999"])
+def test_numbers_and_codes_are_not_times(value):
+    assert read_times(Column("t", "text", (value,) * 30)) is None
+
+
+# --- the file ----------------------------------------------------------------------------------
+
+# Any name that a database may hold; ${…} would be read from the environment and is left out.
+names = st.text(min_size=1, max_size=12).filter(lambda t: "${" not in t and _encodable(t))
+names |= st.sampled_from(['a"b', "a\\b", "a b", "größe", "x\ny", "\x7f", "'", "# no", "=", "\t"])
+
+
+def _encodable(text: str) -> bool:
+    return text == text.encode("utf-8", "ignore").decode()
+
+
+@given(st.lists(names, min_size=8, max_size=8, unique=True), names)
+def test_any_name_survives_the_file(found, table):
+    mapped = Transactions(
+        table,
+        *found[:3],
+        customer=found[3],
+        amount=found[4],
+        categories=(found[5], found[6]),
+        numbers=(found[7],),
+    )
+    people = Customers(table, found[0], (found[1],), (found[2],), (found[3],))
+
+    settings = read_back(to_toml(Proposal(mapped, people), f"sqlite:///{found[0].strip('?')}x.db"))
+
+    assert settings.source.transactions == mapped
+    assert settings.source.customers == people
+
+
+def test_reasons_samples_and_odd_names_survive_the_file_together(tmp_path):
+    rows = payments(channel=['we"b\n' if row % 3 else "p\\os" for row in range(300)])
+    statement = (
+        'CREATE TABLE "my ""pay"" tx" ("tx \\ id" INTEGER PRIMARY KEY, "Zeit (UTC)" TEXT, '
+        '"client\'s id" INT, "amount €" REAL, "ch\nannel" TEXT, "${HOME}" TEXT)'
+    )
+    rows = [(*row, "x") for row in rows]
+    url = a_database(tmp_path, statement, rows={'my "pay" tx'.replace('"', '""'): rows})
+
+    proposal = proposed(url)
+    settings = read_back(to_toml(proposal, url))
+
+    assert settings.source.transactions == proposal.transactions
+    assert settings.source.transactions.id == "tx \\ id"
+    assert settings.source.transactions.categories == ("ch\nannel",)
+    assert "environment" in left_out(proposal)["${HOME}"]
+
+
+def test_defaults_are_written_as_comments_that_may_be_opened(handbook):
+    text = to_toml(proposed(handbook), handbook)
+
+    settings = read_back(text)
+    opened = read_back(text.replace("# reviews_per_day = 20", "reviews_per_day = 21"))
+
+    assert all(type(own)() == own for own in settings.domains.values())
+    assert opened.domains["fraudwatch"] == dataclasses.replace(
+        settings.domains["fraudwatch"], reviews_per_day=21
+    )
+    assert "segmenter.fit" in settings.schedule
+
+
+def test_segments_are_not_scheduled_without_a_customer(tmp_path):
+    rows = [(i, t, a) for i, t, _, a in payments()]
+    statement = "CREATE TABLE payments (pay_id INTEGER PRIMARY KEY, at TEXT, amt REAL)"
+    url = a_database(tmp_path, statement, rows={"payments": rows})
+
+    proposal = proposed(url)
+
+    assert any("looks like the customer" in note for note in proposal.notes)
+    assert set(read_back(to_toml(proposal, url)).schedule) == {
+        "fraudwatch.fit",
+        "fraudwatch.score",
+        "fraudwatch.report",
+    }
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://me:s3%40cret@host/db", "postgresql://me@host/db?password=s3%40cret&x=1"],
+)
+def test_a_password_is_not_written_and_comes_back_from_the_environment(url, handbook):
+    text = to_toml(proposed(handbook), url)
+
+    assert "s3" not in text
+    assert f"set the environment variable {PASSWORD_VARIABLE}" in text
+    settings = read_back(text, **{PASSWORD_VARIABLE: "s3%40cret"})
+    assert parse_url(settings.source.url) == parse_url(url)
+
+
+@pytest.mark.parametrize("url", [URL, "postgresql://me@host/db", "postgresql://me:${PW}@host/db"])
+def test_a_url_without_a_password_is_kept(url):
+    assert without_password(url) == (url, False)
