@@ -68,7 +68,7 @@ def explain(
     scale = _amount_scale(rows, reference)
     found, summaries = [], []
     for row in range(len(rows)):
-        order = np.argsort(-excess[row, :-1], kind="stable").tolist() + [excess.shape[1] - 1]
+        order = [*np.argsort(-excess[row, :-1], kind="stable").tolist(), excess.shape[1] - 1]
         lines = [_line(at, row, rows, frame, surprise, scale) for at in order]
         summaries.append(_summary(lines, shares[row, order[:-1]]))
         for rank, (at, line) in enumerate(zip(order, lines, strict=True), start=1):

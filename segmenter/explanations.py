@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from segmenter.features import plain_names
+from segmenter.features import LEVEL_SHARE, plain_names
 from shared.encoding import Encoder, Feature
 
 DISTINCT = 0.35  # standard deviations from the population from which a feature is worth a word
@@ -91,7 +91,8 @@ def with_levels(
         if feature.kind != "category" or feature.name not in frame:
             continue
         values = frame[feature.name].astype("str").fillna("")
-        for level in values[values != ""].value_counts().index[:LEVELS_TOLD]:
+        shares = values[values != ""].value_counts(normalize=True)
+        for level in shares[shares >= LEVEL_SHARE].index[:LEVELS_TOLD]:
             name = f"{feature.name}_{level}"
             columns[name] = (values == level).astype(np.float64)
             said = f"share with {feature.description} {level}"
@@ -210,10 +211,10 @@ def _phrase(feature: Feature) -> Phrase:
     plain = feature.description
     if plain.startswith("share of "):
         what = plain.removeprefix("share of ")
-        return Phrase(f"A {what}", f"much {what}", f"little {what}")
+        return Phrase(f"A {what}", f"often {what}", f"rarely {what}")
     if plain.startswith("variety of "):
         what = plain.removeprefix("variety of ")
-        return Phrase(f"B {what}", f"varied {what}", f"little variety of {what}")
+        return Phrase(f"B {what}", f"varied {what}", f"unvaried {what}")
     return Phrase(f"C {plain}", f"high {plain}", f"low {plain}")
 
 

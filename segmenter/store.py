@@ -154,7 +154,8 @@ def _open(connection: Connection, run: Run, stage: sa.Table, as_of: datetime, mo
         sa.literal(run.run_id),
     ).where(~there.correlate(stage).exists())  # fmt: skip
     names = [*PERIOD, "valid_from", "last_scored_at", "model_version_id", "run_id"]
-    return connection.execute(sa.insert(periods).from_select(names, new)).rowcount
+    counted = connection.execution_options(preserve_rowcount=True)
+    return counted.execute(sa.insert(periods).from_select(names, new)).rowcount
 
 
 # --- history ------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ def pack(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:
     """Header and arrays as bytes; equal contents give equal bytes."""
     from safetensors.numpy import save
 
-    tensors = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
+    tensors = {name: np.asarray(arrays[name], order="C") for name in sorted(arrays)}
     text = json.dumps(header, sort_keys=True, allow_nan=False)
     return bytes(save(tensors, metadata={HEADER: text}))
 

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 
@@ -29,12 +28,12 @@ QUERIES = {
         WHERE q.day = (SELECT max(day) FROM alert_queue)
         ORDER BY q.rank, a.priority DESC LIMIT 5""",
     "The segments and what their customers spent in the last four weeks": """
-        SELECT s.name, count(DISTINCT t.client_id) AS customers, count(*) AS payments,
+        SELECT s.segment_name, count(DISTINCT t.client_id) AS customers, count(*) AS payments,
                round(avg(t.amount), 2) AS mean_amount
         FROM current_customer_segments s JOIN transactions t ON t.client_id = s.customer_id
         WHERE s.state = 'assigned' AND t.booked_at >= '2025-06-03'
           AND typeof(t.amount) IN ('integer', 'real')
-        GROUP BY s.name ORDER BY customers DESC""",
+        GROUP BY s.segment_name ORDER BY customers DESC""",
     "Every row accounted for": """
         SELECT sum(source_rows) AS source_rows, sum(before_scope) AS before_scope,
                sum(scored) AS scored, sum(quarantined) AS quarantined, sum(pending) AS pending
@@ -130,9 +129,7 @@ def _found(path: Path, world: synthetic.World) -> dict[str, Any]:
         "segments": int(segments.segment_id.nunique()),
         "segments_planted": int(world.truth_segments.segment.nunique()),
         "adjusted_rand_index": float(
-            synthetic.adjusted_rand_index(
-                np.asarray(segments.segment), np.asarray(segments.segment_id)
-            )
+            synthetic.adjusted_rand_index(segments.segment.tolist(), segments.segment_id.tolist())
         ),
         "customers_assigned": len(segments) / len(world.truth_segments),
         "queries": tables,

@@ -78,7 +78,11 @@ def require_newest(connection: Connection, target: Target) -> None:
             f"The result tables are at version {found}, this installation needs {expected}. "
             "Bring them up: peerwatch migrate"
         )
-    raise SchemaError(
+    raise _newer(found, expected)
+
+
+def _newer(found: str, expected: str) -> SchemaError:
+    return SchemaError(
         f"The result tables are at version {found}, newer than this installation's {expected}. "
         "Install the newer peerwatch."
     )
@@ -90,11 +94,14 @@ def upgrade(connection: Connection, target: Target, revision: str = "head") -> N
 
     if connection.dialect.name == "postgresql":
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
-    if target.schema is not None and current(connection, target) is None:
-        connection.execute(sa.schema.CreateSchema(target.schema, if_not_exists=True))
+    found = current(connection, target)
+    if found is not None and found > head():
+        raise _newer(found, head())
+    if target.schema is not None and not sa.inspect(connection).has_schema(target.schema):
+        connection.execute(sa.schema.CreateSchema(target.schema))
     _refuse_foreign(connection, target)
     config = _config(connection, target)
-    if current(connection, target) is None:
+    if found is None:
         command.upgrade(config, RECORDS)
         _record_kinds(connection, target)
     command.upgrade(config, revision)

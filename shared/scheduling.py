@@ -34,16 +34,16 @@ def rule_fault(rule: object) -> str | None:
     if not isinstance(rule, str):
         return 'should be text, such as "0 3 * * sun" or "every 15 minutes".'
     every = EVERY.fullmatch(rule)
-    if every is not None:
-        return None if int(every[1]) else "should be every 1 or more."
-    if CRON.fullmatch(rule) is None:
+    if every is not None and not int(every[1]):
+        return "should be every 1 or more."
+    if every is None and CRON.fullmatch(rule) is None:
         return (
             f'cannot read "{rule}"; expected five cron fields with weekday names (0 3 * * sun), '
             'or "every 15 minutes".'
         )
     try:
-        _cron(rule)
-    except ValueError as error:
+        next_slot(rule, datetime(2000, 1, 1, tzinfo=UTC))
+    except (ValueError, OverflowError) as error:
         return f'cannot read "{rule}": {error}'
     return None
 

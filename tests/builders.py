@@ -14,6 +14,7 @@ from shared import config, migrating, runs
 from shared.database import engine, parse_url, transaction
 from shared.frames import micros
 from shared.source import Source
+from shared.tables import tables
 
 NOW = datetime(2026, 3, 20, 12, tzinfo=UTC)  # the tests' clock
 CLOCK = micros(NOW)
@@ -174,15 +175,6 @@ numbers = ["km"]
 """
 
 
-def a_configuration(url: str, domains: Mapping[str, Any] | None = None) -> config.Configuration:
-    """The bank's configuration with the domains' own defaults."""
-    with a_source(url) as source:
-        settings = source.settings
-    return config.Configuration(
-        Path("peerwatch.toml"), settings, config.Results(), domains or {}, {}
-    )
-
-
 def make_results(url: str, kinds: Mapping[str, str] | None = None) -> runs.Results:
     """The result tables, newest version, beside the bank."""
     parsed = parse_url(url)
@@ -191,6 +183,12 @@ def make_results(url: str, kinds: Mapping[str, str] | None = None) -> runs.Resul
     target = migrating.Target(schema, "", dict(kinds or chosen))
     with transaction(engine(parsed)) as connection:
         migrating.upgrade(connection, target)
-    from shared.tables import tables
-
     return runs.Results(engine(parsed), target, tables(target.kinds, schema, ""))
+
+
+def a_run(
+    source: Source, results: runs.Results, run_id: str = "run-1", clock: datetime = NOW
+) -> runs.Run:
+    """A run of a job over an open source."""
+    settings = config.Configuration(Path("peerwatch.toml"), source.settings, config.Results(), {}, {})
+    return runs.Run(run_id, "fraudwatch.score", clock, settings, results, source)

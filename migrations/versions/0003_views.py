@@ -19,12 +19,14 @@ def _target() -> Any:
 WORDS = {
     "sqlite": {
         "month": "substr({0}, 1, 7)",
+        "utc": "{0}",
         "week": "date({0}, '-6 days', 'weekday 1')",
         "minutes": "(julianday({0}) - julianday({1})) * 1440",
     },
     "postgresql": {
         "month": "to_char({0} AT TIME ZONE 'UTC', 'YYYY-MM')",
-        "week": "CAST(date_trunc('week', {0}) AS date)",
+        "utc": "({0} AT TIME ZONE 'UTC')",
+        "week": "CAST(date_trunc('week', CAST({0} AS timestamp)) AS date)",
         "minutes": "EXTRACT(EPOCH FROM {0} - {1}) / 60",
     },
 }
@@ -218,7 +220,10 @@ published AS (
     SELECT day, count(*) AS scored FROM {transaction_scores} WHERE role = 'published' GROUP BY day
 ),
 days AS (
-    SELECT d.day, d.source_rows, d.before_scope, COALESCE(p.scored, 0) AS scored,
+    SELECT d.day, d.source_rows, COALESCE(p.scored, 0) AS scored,
+        -- what a backfill has scored before the scope stands under scored
+        CASE WHEN d.before_scope > COALESCE(p.scored, 0)
+             THEN d.before_scope - COALESCE(p.scored, 0) ELSE 0 END AS before_scope,
         -- refused rows before the scope are counted with the scope
         CASE WHEN d.day IS NOT NULL AND d.before_scope > 0 THEN 0
              ELSE COALESCE(r.quarantined, 0) END AS quarantined
@@ -266,7 +271,7 @@ def _names(dialect: str) -> dict[str, str]:
         "look_back": LOOK_BACK.format(date).format(**names),
         "month_of_valid_from": words["month"].format("valid_from"),
         "week_of_day": words["week"].format("a.day"),
-        "week_of_decided": words["week"].format("l.decided_at"),
+        "week_of_decided": words["week"].format(words["utc"].format("l.decided_at")),
         "minutes_to_verdict": words["minutes"].format("s.decided_at", "a.created_at"),
     }
 

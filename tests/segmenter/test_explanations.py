@@ -114,7 +114,7 @@ def test_a_mapped_category_is_said_in_the_users_words() -> None:
 
     names = name_segments(frame, segments, (*FEATURES, GROCERY))["name"]
 
-    assert names.tolist() == ["Buyers, much grocery", "Buyers, little grocery"]
+    assert names.tolist() == ["Buyers, often grocery", "Buyers, rarely grocery"]
 
 
 def test_names_are_unique_even_for_segments_that_hardly_differ() -> None:

@@ -1,0 +1,250 @@
+"""The result tables from nothing to the newest version, on both databases."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from shared import migrating, tables
+from shared.database import engine, parse_url, transaction
+from shared.errors import SchemaError
+from tests.builders import ask, make_results, run_sql
+
+KINDS = {"transaction": "integer", "customer": "uuid", "counterparty": "text"}
+
+
+def target_of(url: str, prefix: str = "") -> migrating.Target:
+    schema = "peerwatch" if "postgresql" in url else None
+    return migrating.Target(schema, prefix, KINDS)
+
+
+def upgrade(url: str, revision: str = "head", prefix: str = "") -> None:
+    with transaction(engine(parse_url(url))) as connection:
+        migrating.upgrade(connection, target_of(url, prefix), revision)
+
+
+def contents(url: str) -> set[tuple[str, str]]:
+    """What there is: (kind, name) of each table, view and index, in any schema."""
+    made = sa.create_engine(url, poolclass=sa.NullPool)
+    inspector = sa.inspect(made)
+    found = set()
+    for schema in set(inspector.get_schema_names()) - {"information_schema"}:
+        found |= {("schema", schema)}
+        for table in inspector.get_table_names(schema):
+            found |= {("table", table)}
+            found |= {("index", str(item["name"])) for item in inspector.get_indexes(table, schema)}
+        found |= {("view", view) for view in inspector.get_view_names(schema)}
+    return found
+
+
+def test_everything_is_made_from_nothing(database):
+    upgrade(database)
+
+    found = contents(database)
+
+    wanted = tables.tables(KINDS).metadata
+    assert {("table", name) for name in wanted.tables} <= found
+    assert {("view", name) for name in tables.VIEWS} <= found
+    assert {("index", i.name) for table in wanted.tables.values() for i in table.indexes} <= found
+
+
+def test_twice_changes_nothing(database):
+    upgrade(database)
+    once = contents(database)
+
+    upgrade(database)
+
+    assert contents(database) == once
+
+
+def test_down_and_up_again_leaves_the_same_and_nothing_half(database):
+    target = target_of(database)
+    upgrade(database)
+    whole = contents(database)
+
+    for revision in ("0002", "0001"):
+        with transaction(engine(parse_url(database))) as connection:
+            migrating.downgrade(connection, target, revision)
+            assert migrating.current(connection, target) == revision
+        assert not {name for kind, name in contents(database) if kind == "view"}
+        upgrade(database)
+        assert contents(database) == whole
+
+    with transaction(engine(parse_url(database))) as connection:
+        migrating.downgrade(connection, target, "base")
+    assert {name for kind, name in contents(database) if kind == "table"} == {"peerwatch_version"}
+    upgrade(database)
+    assert contents(database) == whole
+
+
+def test_a_failed_upgrade_leaves_nothing(database):
+    before = contents(database)
+
+    with pytest.raises(ZeroDivisionError), transaction(engine(parse_url(database))) as connection:
+        migrating.upgrade(connection, target_of(database))
+        raise ZeroDivisionError
+
+    assert contents(database) == before
+
+
+@pytest.mark.parametrize("kind", tables.KINDS)
+@pytest.mark.parametrize("prefix", ["", "pw_"])
+def test_the_revisions_say_what_the_tables_say(database, kind, prefix):
+    if prefix and "postgresql" in database:
+        prefix = ""  # a schema takes its place
+    kinds = dict.fromkeys(tables.KEYS, kind)
+    target = migrating.Target(target_of(database).schema, prefix, kinds)
+    wanted = tables.tables(kinds, target.schema, prefix).metadata
+
+    with transaction(engine(parse_url(database))) as connection:
+        migrating.upgrade(connection, target)
+        context = MigrationContext.configure(
+            connection,
+            opts={
+                "compare_type": True,
+                "compare_server_default": True,
+                "include_schemas": target.schema is not None,
+                "version_table": f"{prefix}{migrating.MARK}",
+                "version_table_schema": target.schema,
+            },
+        )
+        differences = compare_metadata(context, wanted)
+
+    assert differences == []
+
+
+@pytest.mark.parametrize("column", ["transaction", "customer", "counterparty"])
+def test_keys_have_the_kinds_that_were_recorded(database, column):
+    upgrade(database)
+    made = sa.create_engine(database, poolclass=sa.NullPool)
+
+    columns = sa.inspect(made).get_columns("fraud_alerts", target_of(database).schema)
+
+    found = {item["name"]: str(item["type"]) for item in columns}[f"{column}_id"]
+    expected = {"integer": "BIGINT", "uuid": "UUID", "text": "TEXT"}
+    if "sqlite" in database:
+        expected |= {"integer": "INTEGER", "uuid": "TEXT"}
+    assert found == expected[KINDS[column]]
+
+
+def test_later_upgrades_follow_the_recorded_kinds(database):
+    upgrade(database, "0001")
+    other = migrating.Target(target_of(database).schema, "", dict.fromkeys(tables.KEYS, "text"))
+
+    with transaction(engine(parse_url(database))) as connection:
+        migrating.upgrade(connection, other)
+
+        assert migrating.recorded_kinds(connection, other) == KINDS
+
+
+def test_every_view_can_be_selected_from(database):
+    results = make_results(database)
+
+    with results.transaction() as connection:
+        for view in tables.VIEWS:
+            rows = connection.execute(sa.select(sa.text("*")).select_from(results.tables.view(view)))
+            assert rows.fetchall() == []
+
+
+def test_prefixes_keep_two_installations_apart(sqlite_url):
+    upgrade(sqlite_url, prefix="a_")
+    upgrade(sqlite_url, prefix="b_")
+
+    found = {name for kind, name in contents(sqlite_url) if kind in ("table", "view")}
+    assert {f"{p}{name}" for p in ("a_", "b_") for name in tables.VIEWS} <= found
+
+
+@pytest.mark.parametrize("name", ["settings", "coverage", "fraud_alerts"])
+def test_a_table_of_that_name_that_is_not_ours_stops_everything(database, name):
+    target = target_of(database)
+    schema = f"{target.schema}." if target.schema else ""
+    if target.schema:
+        run_sql(database, "CREATE SCHEMA peerwatch")
+    run_sql(database, f"CREATE TABLE {schema}{name} (theirs INTEGER)")
+    before = contents(database)
+
+    with pytest.raises(SchemaError, match=rf"already has {name}, not made by peerwatch"):
+        upgrade(database)
+
+    assert contents(database) == before
+
+
+def test_a_foreign_table_in_another_schema_is_left_alone(postgresql_url):
+    run_sql(postgresql_url, "CREATE TABLE settings (theirs INTEGER)")
+
+    upgrade(postgresql_url)
+
+    assert ask(postgresql_url, "SELECT count(*) FROM public.settings") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [("0002", "Bring them up: peerwatch migrate"), ("9999", "Install the newer peerwatch")],
+)
+def test_an_older_or_newer_version_stops_other_commands(database, version, expected):
+    upgrade(database)
+    target = target_of(database)
+    where = f"{target.schema}." if target.schema else ""
+    run_sql(database, f"UPDATE {where}peerwatch_version SET version_num = '{version}'")
+
+    with (
+        pytest.raises(SchemaError, match=expected) as caught,
+        transaction(engine(parse_url(database))) as connection,
+    ):
+        migrating.require_newest(connection, target)
+
+    assert caught.value.exit_code == 2
+    assert version in str(caught.value)
+
+
+def test_newer_tables_are_never_migrated(database):
+    upgrade(database)
+    where = "" if "sqlite" in database else "peerwatch."
+    run_sql(database, f"UPDATE {where}peerwatch_version SET version_num = '9999'")
+
+    with pytest.raises(SchemaError, match="Install the newer peerwatch"):
+        upgrade(database)
+
+
+def test_missing_tables_stop_other_commands(database):
+    with (
+        pytest.raises(SchemaError, match="peerwatch init --url URL"),
+        transaction(engine(parse_url(database))) as connection,
+    ):
+        migrating.require_newest(connection, target_of(database))
+
+
+def test_the_newest_version_lets_commands_pass(database):
+    upgrade(database)
+
+    with transaction(engine(parse_url(database))) as connection:
+        migrating.require_newest(connection, target_of(database))
+
+        assert migrating.current(connection, target_of(database)) == migrating.head()
+
+
+def test_three_processes_that_start_together_make_the_tables_once(database):
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=upgrade, args=(database,)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    where = "" if "sqlite" in database else "peerwatch."
+    assert ask(database, f"SELECT count(*) FROM {where}settings") == [(len(tables.KEYS),)]
+
+
+def test_the_revisions_are_numbered_and_follow_each_other():
+    names = sorted(path.name for path in (migrating.directory() / "versions").glob("*.py"))
+
+    assert names
+    assert [name[:4] for name in names] == [f"{i + 1:04}" for i in range(len(names))]
+    assert migrating.head() == names[-1][:4]
+    assert (Path(migrating.directory()) / "env.py").is_file()
