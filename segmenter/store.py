@@ -154,8 +154,8 @@ def _open(connection: Connection, run: Run, stage: sa.Table, as_of: datetime, mo
         sa.literal(run.run_id),
     ).where(~there.correlate(stage).exists())  # fmt: skip
     names = [*PERIOD, "valid_from", "last_scored_at", "model_version_id", "run_id"]
-    counted = connection.execution_options(preserve_rowcount=True)
-    return counted.execute(sa.insert(periods).from_select(names, new)).rowcount
+    statement = sa.insert(periods).from_select(names, new)
+    return connection.execute(statement, execution_options={"preserve_rowcount": True}).rowcount
 
 
 # --- history ------------------------------------------------------------------------------------

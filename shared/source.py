@@ -431,7 +431,8 @@ class Source:
         times = cells[self.mapping.time]
         keep = np.ones(len(times.values), bool)
         if window is not None:
-            keep = (times.state == OK) & (times.values >= window[0]) & (times.values < window[1])
+            keep = (times.values >= window[0]) & (times.values < window[1])
+            keep &= ~_any(frames.time_codes(times, clock))  # those are in `undated`
             table = table.filter(_mask(keep))
             cells = {name: self._cells(table, name, role) for name, role in self._roles(label)}
             times = cells[self.mapping.time]

@@ -1,0 +1,45 @@
+# make demo, make test: all a newcomer needs. The environment is made once and kept in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+export OMP_NUM_THREADS ?= 1
+export OPENBLAS_NUM_THREADS ?= 1
+export MKL_NUM_THREADS ?= 1
+
+.PHONY: demo test check format quality bench clean
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) --editable .
+	touch $@
+
+$(VENV)/tested: $(VENV)/installed
+	$(INSTALL) --editable ".[test]"
+	touch $@
+
+demo: $(VENV)/installed   ## a planted world, from init to the reports, in ./demo
+	rm -rf demo
+	$(BIN)/peerwatch demo demo
+
+test: $(VENV)/tested      ## everything that must always hold
+	$(BIN)/python -m pytest --quiet
+
+check: $(VENV)/tested     ## format, lint, types, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(MAKE) test
+
+format: $(VENV)/tested
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+quality: $(VENV)/tested   ## slow suites on real data: PEERWATCH_DATA, default ../shared/data
+	$(BIN)/python -m pytest tests/quality -s -o norecursedirs=".*"
+
+bench: $(VENV)/tested     ## speed beside pandas, in one run
+	$(BIN)/python -m tests.quality.bench
+
+clean:
+	rm -rf $(VENV) demo build dist *.egg-info

@@ -1,0 +1,284 @@
+"""The jobs from a database to the database, on both databases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from segmenter.jobs import JOBS
+from shared import config, migrating, runs
+from shared.errors import ConfigurationError, DataQualityError
+from shared.jobs import Outcome, Request
+from shared.source import Source
+from shared.synthetic import SQL_TYPES, START, adjusted_rand_index, world
+from tests.builders import ask, make_table
+
+DAYS = 60
+END = START.to_pydatetime().replace(tzinfo=UTC) + timedelta(days=DAYS)
+NOW = END + timedelta(days=1)
+MIDDLE = END - timedelta(days=10)
+NEVER_BOUGHT = 5_000_000  # in the customers' table alone
+SMALL = world(0, customers=200, days=DAYS)
+
+
+class Bank:
+    """The small world in a database, with its configuration and result tables."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url, self.folder = url, folder
+        self.schema = "" if url.startswith("sqlite") else "peerwatch."
+        types = {"tx_id": "BIGINT", "booked_at": "TEXT", "client_id": "BIGINT", "amount": "NUMERIC"}
+        valid = SMALL.transactions[~SMALL.transactions.tx_id.isin(SMALL.truth_defects.tx_id)]
+        nobody = valid.tail(3).assign(tx_id=[1, 2, 3], client_id=None)
+        rows = pd.concat([valid, nobody]).astype(object)
+        make_table(
+            url,
+            "transactions",
+            SQL_TYPES["transactions"] | types,
+            rows.where(rows.notna(), None).to_dict("records"),
+        )
+        clients = SMALL.customers.astype(object).to_dict("records")
+        idle = clients[0] | {"client_id": NEVER_BOUGHT}
+        make_table(url, "customers", SQL_TYPES["customers"], [*clients, idle])
+        self.configure()
+        with Source(self.config.source) as source:
+            results = runs.results_of(self.config, source.kinds)
+        with results.transaction() as connection:
+            migrating.upgrade(connection, results.target)
+
+    def configure(self, transactions: dict | None = None, **segmenter: Any) -> None:
+        mapped = {
+            "table": "transactions", "id": "tx_id", "time": "booked_at", "customer": "client_id",
+            "amount": "amount", "currency": "currency",
+            "categories": ["channel", "country", "category"],
+        }  # fmt: skip
+        customers = {"table": "customers", "id": "client_id", "numbers": ["credit_limit"],
+                     "categories": ["product"], "descriptors": ["age", "region"]}  # fmt: skip
+        chosen = {k: v for k, v in (mapped | (transactions or {})).items() if v is not None}
+        source: dict = {"url": self.url, "transactions": chosen}
+        if "customer" in chosen:
+            source["customers"] = customers
+        document = {"source": source, "segmenter": segmenter}
+        self.config = config.parse(document, Path("peerwatch.toml"), {})
+
+    def do(self, job: str, now: datetime = NOW, **request: Any) -> Outcome:
+        with runs.opened(self.config, job, now) as run:
+            return runs.execute(run, JOBS[job], Request(**request), "manual")
+
+    def ask(self, statement: str) -> list[tuple]:
+        """The answer of our tables; `#` stands before their names."""
+        return ask(self.url, statement.replace("#", self.schema))
+
+    def count(self, table: str) -> int:
+        return int(self.ask(f"SELECT count(*) FROM #{table}")[0][0])
+
+    def current(self) -> dict[int, tuple]:
+        rows = self.ask("SELECT * FROM #current_customer_segments")
+        return {row[0]: (row[1], row[2]) for row in rows}
+
+
+@pytest.fixture
+def bank(database: str, tmp_path: Path) -> Iterator[Bank]:
+    yield Bank(database, tmp_path)
+
+
+def test_from_fit_to_report_the_planted_segments_are_found_and_keep_their_ids(bank: Bank) -> None:
+    fitted = bank.do("segmenter.fit", until=MIDDLE)
+    first = bank.do("segmenter.score", until=MIDDLE)
+    before = bank.current()
+    again = bank.do("segmenter.fit")
+    second = bank.do("segmenter.score")
+    now = bank.current()
+
+    assert fitted.data["status"] == "champion"
+    ids = {int(key) for key in first.data["segments"]}
+    assert ids == set(range(1, fitted.data["segments"] + 1))
+    assert set(again.data["gate"]["kept"]) == ids, "a refit keeps the ids"
+    truth = dict(SMALL.truth_segments.itertuples(index=False))
+    assigned = {c: kind[1] for c, kind in now.items() if kind[0] == "assigned" and c in truth}
+    assert len(assigned) >= 190
+    ari = adjusted_rand_index([truth[c] for c in assigned], list(assigned.values()))
+    assert ari >= 0.8
+    stayed = [c for c in before if before[c] == now[c]]
+    assert len(stayed) >= 0.9 * len(before)
+    assert len(now) == second.data["customers"] == 201
+    assert second.data["rows_without_customer"] == 3
+    assert now[NEVER_BOUGHT] == ("too_new", None)
+
+    out = bank.folder / "segments.html"
+    bank.do("segmenter.report", options={"out": out})
+    html = out.read_text()
+    names = [name for (name,) in bank.ask("SELECT name FROM #segment_summary")]
+    assert len(names) == len(ids)
+    assert all(name in html for name in names)
+    assert "<script" not in html
+
+
+def test_features_are_one_row_per_customer_with_the_quintiles(bank: Bank) -> None:
+    bank.do("segmenter.fit")
+    bank.do("segmenter.score")
+
+    (total,) = bank.ask("SELECT count(*), count(net_amount), min(rfm_monetary), max(rfm_monetary) "
+                        "FROM #customer_features")  # fmt: skip
+    assert total == (201, 200, 1, 5)
+    idle = bank.ask(
+        "SELECT purchase_days, net_amount, rfm_recency, customer_region FROM #customer_features "
+        f"WHERE customer_id = {NEVER_BOUGHT}"
+    )
+    assert idle[0][:3] == (0.0, None, None)
+    assert idle[0][3] == SMALL.customers.region.iloc[0]
+
+
+def test_descriptors_are_described_and_never_form_segments(bank: Bank) -> None:
+    bank.do("segmenter.fit")
+
+    described = {name for (name,) in bank.ask("SELECT DISTINCT feature FROM #segment_profiles")}
+    card = bank.do("segmenter.fit").data["gate"]
+    assert {"customer_age", "customer_region_north", "customer_product_basic"} <= described
+    assert card["passed"]
+    (text,) = bank.ask("SELECT card FROM #model_versions")[0]
+    features = config.json.loads(text)["features"]
+    assert features["customer_age"]["all"].startswith("descriptor")
+    assert features["purchase_days"]["all"] == "used"
+
+
+def test_the_same_fit_twice_is_one_model(bank: Bank) -> None:
+    first = bank.do("segmenter.fit")
+    second = bank.do("segmenter.fit")
+
+    assert first.model_version_id == second.model_version_id
+    assert (first.rows_written, second.rows_written) == (1, 0)
+    assert bank.count("model_versions") == 1
+
+
+def test_the_same_moment_twice_changes_nothing(bank: Bank) -> None:
+    bank.do("segmenter.fit")
+    bank.do("segmenter.score")
+    query = "SELECT * FROM #customer_segments ORDER BY customer_id, valid_from"
+    before = bank.ask(query)
+
+    again = bank.do("segmenter.score")
+
+    assert again.data["periods_opened"] == 0
+    assert bank.ask(query) == before
+
+
+def test_a_moment_before_the_newest_is_refused(bank: Bank) -> None:
+    bank.do("segmenter.fit")
+    bank.do("segmenter.score")
+
+    with pytest.raises(ConfigurationError, match="peerwatch backfill segmenter"):
+        bank.do("segmenter.score", until=MIDDLE)
+
+
+def test_backfill_rebuilds_the_months_before_and_touches_nothing_else(bank: Bank) -> None:
+    bank.do("segmenter.fit")
+    bank.do("segmenter.score")
+    current = bank.current()
+    request = {"since": START.to_pydatetime().replace(tzinfo=UTC), "until": NOW}
+
+    counted = bank.do("backfill.segmenter", dry_run=True, **request)
+    untouched = bank.count("customer_segments")
+    rebuilt = bank.do("backfill.segmenter", **request)
+    again = bank.do("backfill.segmenter", **request)
+
+    assert untouched == len(current)
+    assert counted.data["rows"] == rebuilt.data["rows"] > 0
+    assert again.data["rows"] == 0
+    assert bank.current() == current
+    first = bank.ask("SELECT customer_id, min(valid_from) FROM #customer_segments GROUP BY 1")
+    assert len(first) == len(current)
+    april = "2025-04-01"
+    assert sum(str(moment).startswith(april) for _, moment in first) >= 190
+
+
+def test_a_customer_without_a_purchase_in_the_window_is_inactive(bank: Bank) -> None:
+    bank.configure(lookback_days=30)
+    bank.do("segmenter.fit", until=MIDDLE)
+
+    later = END + timedelta(days=40)
+    outcome = bank.do("segmenter.score", now=later + timedelta(days=1), until=later)
+
+    assert outcome.data["states"] == {"assigned": 0, "outlier": 0, "too_new": 1, "inactive": 200}
+
+
+def test_names_of_the_configuration_win(bank: Bank) -> None:
+    bank.do("segmenter.fit")
+    bank.configure(names={"2": "Weekend families"})
+    bank.do("segmenter.score")
+
+    named = bank.ask("SELECT name, named_by FROM #segments WHERE segment_id = 2")
+    assert named == [("Weekend families", "configuration")]
+
+
+def test_figures_and_samples_speak_of_the_published_segments(bank: Bank) -> None:
+    bank.do("segmenter.fit")
+    found = bank.do("segmenter.evaluate").data
+    out = bank.folder / "sample.csv"
+    bank.do("segmenter.sample", options={"size": 50, "seed": 1, "out": out})
+
+    drawn = pd.read_csv(out)
+    ids = {row["segment_id"] for row in found["segments"]}
+    assert found["assigned"] == sum(row["customers"] for row in found["segments"])
+    assert 0 <= found["certain_share"] <= 1
+    assert -1 <= found["split_half_ari"] <= 1
+    assert len(drawn) == 50
+    assert set(drawn.segment_id) <= ids
+    assert (drawn.purchase_days > 0).all()
+
+
+def test_a_dry_run_counts_and_writes_nothing(bank: Bank) -> None:
+    bank.do("segmenter.fit", dry_run=True)
+    assert bank.count("model_versions") == bank.count("pipeline_runs") == 0
+
+    bank.do("segmenter.fit")
+    counted = bank.do("segmenter.score", dry_run=True)
+    out = bank.folder / "never.html"
+    bank.do("segmenter.report", dry_run=True, options={"out": out})
+
+    assert counted.data["customers"] == 201
+    assert bank.count("customer_segments") == bank.count("customer_features") == 0
+    assert not out.exists()
+
+
+def test_too_few_customers_are_told_with_their_number(bank: Bank) -> None:
+    early = START.to_pydatetime().replace(tzinfo=UTC) + timedelta(hours=7)
+
+    with pytest.raises(DataQualityError, match=r"found \d+ customers .* expected at least 20"):
+        bank.do("segmenter.fit", until=early)
+    assert bank.count("model_versions") == 0
+
+
+@pytest.mark.parametrize("job", ["segmenter.fit", "segmenter.score"])
+def test_without_a_mapped_customer_there_is_one_clear_message(bank: Bank, job: str) -> None:
+    bank.configure(transactions={"customer": None})
+
+    with pytest.raises(ConfigurationError, match=r"no column of transactions is mapped as") as told:
+        bank.do(job)
+    assert len(told.value.faults) == 1
+
+
+def test_without_a_champion_the_message_says_what_to_do(bank: Bank) -> None:
+    with pytest.raises(ConfigurationError) as told:
+        bank.do("segmenter.score", until=MIDDLE)
+
+    assert str(told.value) == (
+        f"segmenter score found no champion as of {MIDDLE:%Y-%m-%d}. "
+        "Fit one first: peerwatch segmenter fit"
+    )
+
+
+def test_a_feature_that_is_no_longer_mapped_is_named(bank: Bank) -> None:
+    bank.do("segmenter.fit")
+    bank.configure(transactions={"categories": ["country"]})
+
+    with pytest.raises(ConfigurationError, match="category_share_groceries"):
+        bank.do("segmenter.score")
+    refit = bank.do("segmenter.fit")
+    assert refit.data["status"] == "candidate"
+    assert any("no longer mapped" in reason for reason in refit.data["gate"]["reasons"])

@@ -1,0 +1,221 @@
+"""The house: which file may import what, and what nothing may do."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("shared", "segmenter", "fraudwatch", "migrations")
+FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+# Each room of `shared` may import the rooms of earlier lines, and those of its own line.
+LEVELS = (
+    ("errors", "tables"),
+    ("config", "jobs", "frames", "artifacts", "charts", "synthetic", "windows"),
+    ("encoding", "database", "reports"),
+    ("source", "migrating"),
+    ("mapping", "registry", "runs"),
+    ("accounts", "scheduling"),
+    ("setup", "verifying", "demo"),
+    ("cli",),
+)
+DOMAINS = ("segmenter", "fraudwatch")
+ALLOWED = {
+    "torch": {"fraudwatch/likelihoods", "fraudwatch/model", "fraudwatch/training"},
+    "apscheduler": {"shared/scheduling"},
+    "sqlalchemy": {
+        *(f"shared/{name}" for name in ("accounts", "cli", "database", "mapping", "migrating")),
+        *(f"shared/{name}" for name in ("registry", "runs", "setup", "source", "tables")),
+        *("shared/verifying", "segmenter/store", "fraudwatch/store", "migrations/"),
+    },
+    "sklearn": {
+        "segmenter/model", "segmenter/training", "segmenter/jobs", "segmenter/evaluation",
+        "fraudwatch/model", "fraudwatch/jobs", "fraudwatch/evaluation",
+    },
+    "alembic": {"shared/migrating", "migrations/"},
+}  # fmt: skip
+NEVER = {"pickle", "cPickle", "dill", "joblib", "cloudpickle", "marshal", "shelve"}
+CALLS = {"eval", "exec", "compile", "__import__"}
+HEAVY = ("torch", "sklearn", "pandas")
+
+
+def module(path: Path) -> str:
+    return path.relative_to(ROOT).with_suffix("").as_posix()
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports(node: ast.AST, *, running: bool = True) -> Iterator[str]:
+    """Dotted names that the code imports; `running` leaves out what only types need."""
+    for child in ast.iter_child_nodes(node):
+        if running and isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+            continue
+        if isinstance(child, ast.Import):
+            yield from (alias.name for alias in child.names)
+        elif isinstance(child, ast.ImportFrom) and child.module:
+            yield child.module
+            yield from (f"{child.module}.{alias.name}" for alias in child.names)
+        else:
+            yield from imports(child, running=running)
+
+
+def ours() -> dict[str, set[str]]:
+    """Which of our modules each of our modules imports."""
+    known = {module(path).replace("/", "."): path for path in FILES}
+    return {
+        name: {found for found in imports(tree(path)) if found in known} - {name}
+        for name, path in known.items()
+    }
+
+
+def test_there_is_something_to_look_at():
+    assert len(FILES) > 20
+    assert sum(len(found) for found in ours().values()) > 40
+
+
+@pytest.mark.parametrize("path", FILES, ids=module)
+def test_libraries_stay_in_their_rooms(path):
+    used = {name.split(".")[0] for name in imports(tree(path), running=False)}
+
+    for library, rooms in ALLOWED.items():
+        if library in used:
+            assert any(module(path) == r or (r.endswith("/") and module(path).startswith(r)) for r in rooms), library
+
+
+@pytest.mark.parametrize("path", FILES, ids=module)
+def test_nothing_executable_is_read_or_made(path):
+    used = {name.split(".")[0] for name in imports(tree(path), running=False)}
+    called = {
+        node.func.id
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    loads = {
+        ast.unparse(node.func)
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    }
+
+    assert not used & NEVER
+    assert not called & CALLS
+    assert not loads & {"torch.load", "np.load", "numpy.load", "pd.read_pickle", "torch.save"}
+
+
+def test_the_domains_do_not_know_each_other():
+    for name, found in ours().items():
+        for one, other in (DOMAINS, DOMAINS[::-1]):
+            if name.startswith(one):
+                assert not {m for m in found if m.split(".")[0] == other}, name
+
+
+def test_shared_knows_no_domain():
+    for name, found in ours().items():
+        if name.startswith(("shared", "migrations")):
+            assert not {m for m in found if m.split(".")[0] in DOMAINS}, name
+
+
+def test_imports_of_shared_go_down_only():
+    level = {f"shared.{name}": i for i, names in enumerate(LEVELS) for name in names}
+    rooms = {name: found for name, found in ours().items() if name.startswith("shared.")}
+    rooms.pop("shared.__init__", None)
+
+    assert set(rooms) <= set(level), "a new room needs its line in LEVELS"
+    # Two look-ups that run only inside a function and would be a cycle of modules otherwise.
+    inside = {("shared.config", "shared.scheduling"), ("shared.cli", "shared.demo")}
+    upward = {
+        (name, other)
+        for name, found in rooms.items()
+        for other in found
+        if level[other] > level[name] and (name, other) not in inside
+    }
+    assert upward == set()
+
+
+def test_no_import_runs_in_a_circle():
+    """Imports at the head of a file; those inside functions run when the module is whole."""
+    heads = {}
+    for path in FILES:
+        head = ast.Module([n for n in tree(path).body if not isinstance(n, ast.FunctionDef | ast.ClassDef)], [])
+        heads[module(path).replace("/", ".")] = set(imports(head))
+    done: set[str] = set()
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        assert name not in above, " → ".join((*above, name))
+        if name in done:
+            return
+        for other in heads[name] & set(heads):
+            visit(other, (*above, name))
+        done.add(name)
+
+    for name in heads:
+        visit(name, ())
+
+
+MODULES = [module(path).replace("/", ".") for path in FILES if path.parts[-2] in PACKAGES[:3]]
+
+AT_IMPORT = """
+import os, socket, sqlite3, sys
+import numpy, pandas  # may look at the environment themselves
+for heavy in ("torch", "sklearn", "scipy.stats", "safetensors.numpy", "jinja2", "click", "sqlalchemy"):
+    __import__(heavy)
+class Watched(dict):
+    def _seen(self, *names):
+        frame, files = sys._getframe(1), []
+        while frame is not None:
+            files.append(frame.f_code.co_filename)
+            frame = frame.f_back
+        if any(name in files[1] for name in OURS):
+            raise AssertionError("reads the environment at import: " + files[1])
+    def get(self, *a): self._seen(); return dict.get(self, *a)
+    def __getitem__(self, k): self._seen(); return dict.__getitem__(self, k)
+    def __contains__(self, k): self._seen(); return dict.__contains__(self, k)
+OURS = [os.sep + p + os.sep for p in ("shared", "segmenter", "fraudwatch")]
+os.environ = Watched(os.environ)
+def refuse(*args, **kwargs):
+    raise AssertionError("connects at import")
+socket.socket.connect = refuse
+sqlite3.connect = sqlite3.dbapi2.connect = refuse
+import sqlalchemy
+sqlalchemy.create_engine = refuse
+import importlib
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+"""
+
+
+def python(*arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_nothing_connects_or_reads_the_environment_at_import():
+    python("-c", AT_IMPORT, *MODULES)
+
+
+def test_the_front_door_opens_without_the_heavy_libraries():
+    loaded = python("-c", "import sys, shared.cli; print('\\n'.join(sys.modules))").split()
+
+    assert "shared.cli" in loaded
+    assert not set(HEAVY) & set(loaded)
+
+
+def test_help_is_shown_without_the_heavy_libraries():
+    code = (
+        "import sys; sys.argv = ['peerwatch', '--help']\n"
+        "from shared.cli import main\n"
+        "try:\n    status = main()\nexcept SystemExit as end:\n    status = end.code\n"
+        f"assert not status, status\nassert not {set(HEAVY)} & set(sys.modules)\n"
+    )
+
+    assert "Usage" in python("-c", code)
