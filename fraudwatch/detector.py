@@ -87,10 +87,14 @@ class Detector:
         }
 
     def sample(self, size: int, seed: int) -> pd.DataFrame:
-        """Synthetic transactions: focal features drawn from the density at the mean context."""
-        drawn = self.density.sample(size, random_state=seed)
-        width = len(self.focal)
-        columns = self.encoder.columns[:width]
+        """Synthetic transactions: focal features drawn from the density.
+
+        Context columns are standardised, so each is drawn from a standard normal: histories that
+        are like the training rows one by one, and nobody's.
+        """
+        contexts = np.random.default_rng(seed).standard_normal((size, len(self.context)))
+        drawn = self.density.sample(1, context=contexts, random_state=seed)
+        columns = self.encoder.columns[: len(self.focal)]
         return pd.DataFrame({c.name: c.decode(drawn[:, at]) for at, c in enumerate(columns)})
 
     # --- at rest ------------------------------------------------------------------------------

@@ -70,7 +70,8 @@ def explain(
     for row in range(len(rows)):
         order = [*np.argsort(-excess[row, :-1], kind="stable").tolist(), excess.shape[1] - 1]
         lines = [_line(at, row, rows, frame, surprise, scale) for at in order]
-        summaries.append(_summary(lines, shares[row, order[:-1]]))
+        ranked = [surprise.names[at] for at in order]
+        summaries.append(_summary(ranked, lines, shares[row, order[:-1]]))
         for rank, (at, line) in enumerate(zip(order, lines, strict=True), start=1):
             found.append(
                 {
@@ -127,16 +128,21 @@ _AMOUNTS: dict[str, Callable[[pd.DataFrame, int], float]] = {
 
 
 def _amount(feature: Feature, value: float, low: float, high: float, currency: str) -> _Line:
-    whom = "this customer" if feature.name == "amount_ratio" else "customers like this one"
-    spent = f"{money(value)} {currency}".strip()
-    text = f"{spent}, where {whom} would spend {money(low)} to {money(high)}"
-    return _Line(money(value), f"{money(low)} to {money(high)}", text, currency, value, low, high)
+    """Sizes of amounts: a Gaussian's lower quantile may be negative, an amount's size is not."""
+    low = max(low, 0.0)
+    whom = (
+        "this customer spends"
+        if feature.name == "amount_ratio"
+        else "customers like this one spend"
+    )
+    span = f"{about(low)} to {about(high)}"
+    text = f"{money(value)} {currency}".strip() + f", where {whom} {span}"
+    return _Line(money(value), span, text, currency, value, low, high)
 
 
 def _number(feature: Feature, value: float, low: float, high: float) -> _Line:
     span = plain(low) if plain(low) == plain(high) else f"{plain(low)} to {plain(high)}"
-    unit = f" {feature.unit}" if feature.unit else ""
-    text = f"{feature.description}: {plain(value)}{unit} where {span} would be usual"
+    text = f"{feature.description}: {plain(value)}, usually {span}"
     return _Line(plain(value), span, text, feature.unit, value, low, high)
 
 
@@ -164,11 +170,22 @@ def _category_text(feature: Feature, level: str, expected: str) -> str:
     return f"{name.replace('_', ' ')} {level}, expected {expected}"
 
 
-def _summary(lines: Sequence[_Line], shares: np.ndarray) -> str:
-    """The most telling reasons as one sentence; always at least one."""
-    told = [line.text for line, share in zip(lines, shares, strict=False) if share >= TELLING]
-    sentence = "; ".join((told or [lines[0].text])[:SUMMARY_REASONS])
+def _summary(names: Sequence[str], lines: Sequence[_Line], shares: np.ndarray) -> str:
+    """The most telling reasons as one sentence: at least one, and the amount only once."""
+    told: list[str] = []
+    amount_told = False
+    for name, line, share in zip(names, lines, shares, strict=False):
+        if told and (share < TELLING or (amount_told and name in _AMOUNTS)):
+            continue
+        told.append(line.text)
+        amount_told |= name in _AMOUNTS
+    sentence = "; ".join(told[:SUMMARY_REASONS])
     return f"{sentence[:1].upper()}{sentence[1:]}."
+
+
+def about(value: float) -> str:
+    """The edge of an expected range: whole from ten on, for it is an estimate."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:,.2f}"
 
 
 def money(value: float) -> str:

@@ -462,7 +462,7 @@ _PARTS = (
                 "count",
                 "focal",
                 "payments",
-                "the customer's payments in 1 hour",
+                "payments of the customer in the hour before",
                 "log1p",
             ),
             ("count_1d", *_BESIDE, "payments", "the customer's payments in 1 day"),

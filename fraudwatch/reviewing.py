@@ -73,9 +73,10 @@ def _report_extras(
 
 
 def _history(run: Run, alerts: pd.DataFrame, most: int = 60) -> pd.DataFrame:
-    """The last amounts of the customers of the foremost alerts, up to each alert."""
+    """The last amounts of the customers of the newest alerts, up to each alert."""
     empty = pd.DataFrame({"transaction_id": [], "occurred_at": [], "amount": []})
-    named = alerts[alerts.customer_id.notna()].nlargest(most, "priority") if len(alerts) else alerts
+    named = alerts[alerts.customer_id.notna()]
+    named = named.sort_values(["day", "priority"], ascending=False).head(most)
     if named.empty or run.source.mapping.amount is None:
         return empty
     until = frames.micros(max(named.occurred_at)) + 1

@@ -16,6 +16,7 @@ from shared.errors import ConfigurationError
 from shared.runs import Run
 from shared.tables import Tables
 
+KEY_COLUMNS = ("transaction_id", "customer_id", "counterparty_id")
 ALERT_COLUMNS = ("alert_id", "transaction_id", "case_id", "customer_id", "counterparty_id")
 
 
@@ -240,5 +241,13 @@ def _histogram(tables: Tables, since_day: Any, width: float = 0.25) -> sa.Select
 
 
 def _frame(connection: Connection, select: sa.Select[Any]) -> pd.DataFrame:
+    """The rows as a frame; keys stay as they are, for beside a null a number would become 1.0."""
     result = connection.execute(select)
-    return pd.DataFrame(result.fetchall(), columns=list(result.keys()))
+    names = list(result.keys())
+    rows = result.fetchall()
+    frame = pd.DataFrame(rows, columns=names)
+    for name in KEY_COLUMNS:
+        if name in names:
+            at = names.index(name)
+            frame[name] = pd.Series([row[at] for row in rows], dtype="object")
+    return frame

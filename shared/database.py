@@ -293,9 +293,7 @@ def _merge(
         else:
             statement = statement.on_conflict_do_nothing()
         # PostgreSQL's count is kept only where it is asked for.
-        return connection.execute(
-            statement, execution_options={"preserve_rowcount": True}
-        ).rowcount
+        return connection.execute(statement, execution_options={"preserve_rowcount": True}).rowcount
 
 
 @contextmanager

@@ -62,7 +62,9 @@ def run_sql(url: str, *statements: str) -> None:
     made = sa.create_engine(url, poolclass=sa.NullPool)
     with made.begin() as connection:
         for statement in statements:
-            connection.exec_driver_sql(statement.replace("%", "%%") if "psycopg" in url else statement)
+            connection.exec_driver_sql(
+                statement.replace("%", "%%") if "psycopg" in url else statement
+            )
 
 
 def ask(url: str, statement: str) -> list[tuple]:
@@ -88,7 +90,9 @@ def add_rows(url: str, name: str, columns: list[str], rows: Iterable[Mapping[str
         return
     connection = sa.create_engine(url, poolclass=sa.NullPool).raw_connection()
     mark = "?" if url.startswith("sqlite") else "%s"
-    names = ", ".join(quoted(column).replace("%", "%%" if mark == "%s" else "%") for column in columns)
+    names = ", ".join(
+        quoted(column).replace("%", "%%" if mark == "%s" else "%") for column in columns
+    )
     table = quoted(name).replace("%", "%%" if mark == "%s" else "%")
     marks = ", ".join([mark] * len(columns))
     cursor = connection.cursor()
@@ -190,5 +194,7 @@ def a_run(
     source: Source, results: runs.Results, run_id: str = "run-1", clock: datetime = NOW
 ) -> runs.Run:
     """A run of a job over an open source."""
-    settings = config.Configuration(Path("peerwatch.toml"), source.settings, config.Results(), {}, {})
+    settings = config.Configuration(
+        Path("peerwatch.toml"), source.settings, config.Results(), {}, {}
+    )
     return runs.Run(run_id, "fraudwatch.score", clock, settings, results, source)

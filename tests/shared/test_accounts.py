@@ -46,7 +46,9 @@ def refusals(results: Results, resolved: bool = False) -> set[tuple]:
         return {tuple(row) for row in rows}
 
 
-def score(url: str, results: Results, run_id: str, window=EVER, zone: str = "UTC", scope=None) -> int:
+def score(
+    url: str, results: Results, run_id: str, window=EVER, zone: str = "UTC", scope=None
+) -> int:
     """One run as a job does it: refusals kept, valid rows published, days counted."""
     with a_source(url, zone) as source, results.transaction() as connection:
         run = a_run(source, results, run_id)
@@ -85,7 +87,10 @@ def _publish(connection, results: Results, rows: pd.DataFrame, zone: str) -> Non
     insert_new(connection, results.tables.transaction_scores, frame)
 
 
-NAMES = ("source_rows", "before_scope", "scored", "quarantined", "pending", "too_late", "gone_from_source")  # fmt: skip
+NAMES = (
+    "source_rows", "before_scope", "scored", "quarantined", "pending", "too_late",
+    "gone_from_source",
+)  # fmt: skip
 
 
 def coverage(results: Results) -> dict[date | None, dict[str, int]]:
@@ -181,7 +186,9 @@ def test_a_row_with_another_fault_keeps_one_and_resolves_the_other(database, res
 
 
 def test_a_refusal_outside_the_window_stays_open(database, results):
-    a_bank(database, [a_transaction(1, amt=None), a_transaction(2, "2026-03-05 10:00:00", amt=None)])
+    a_bank(
+        database, [a_transaction(1, amt=None), a_transaction(2, "2026-03-05 10:00:00", amt=None)]
+    )
     score(database, results, "run-1")
     later = (micros(datetime(2026, 3, 5, tzinfo=UTC)), EVER[1])
 
@@ -221,7 +228,10 @@ def test_a_repeat_of_a_scored_row_is_the_only_one_refused(database, results):
     for run in ("run-2", "run-3"):
         score(database, results, run)
 
-        assert refusals(results) == {("1", "id_duplicate", FIRST, 1), ("2", "id_duplicate", SECOND, 1)}
+        assert refusals(results) == {
+            ("1", "id_duplicate", FIRST, 1),
+            ("2", "id_duplicate", SECOND, 1),
+        }
         assert coverage(results) == {
             FIRST: counted(source_rows=3, scored=2, quarantined=1),
             SECOND: counted(source_rows=1, quarantined=1),
@@ -343,7 +353,10 @@ def test_too_many_refused_rows_stop_the_run_and_say_how_many(database, results):
 def test_slices_are_whole_days_that_touch_and_hold_every_row(database, results, monkeypatch):
     monkeypatch.setattr(accounts, "SLICE_ROWS", 3)
     start = datetime(2026, 3, 1, tzinfo=UTC)
-    rows = [a_transaction(i, str((start + timedelta(hours=7 * i)).replace(tzinfo=None))) for i in range(20)]
+    rows = [
+        a_transaction(i, str((start + timedelta(hours=7 * i)).replace(tzinfo=None)))
+        for i in range(20)
+    ]
     a_bank(database, rows)
     since, until = micros(start) + 1, micros(start) + 5 * DAY
 
@@ -367,7 +380,10 @@ def test_slices_are_whole_days_that_touch_and_hold_every_row(database, results, 
 def test_streamed_slices_have_their_lead_in_and_every_row_once(database, results, monkeypatch):
     monkeypatch.setattr(accounts, "SLICE_ROWS", 3)
     start = datetime(2026, 3, 1, tzinfo=UTC)
-    rows = [a_transaction(i, str((start + timedelta(hours=5 * i)).replace(tzinfo=None))) for i in range(40)]
+    rows = [
+        a_transaction(i, str((start + timedelta(hours=5 * i)).replace(tzinfo=None)))
+        for i in range(40)
+    ]
     a_bank(database, rows)
     since, until = micros(start) + 3 * DAY, micros(start) + 7 * DAY
 

@@ -288,7 +288,9 @@ def test_names_in_braces_are_replaced_in_lists(tmp_path):
 
 
 def test_a_secret_stands_in_no_repr(tmp_path):
-    text = toml(f"postgresql://u:{SECRET}@db/bank", more=f'[results]\nurl = "mysql://u:{SECRET}@h/d"')
+    text = toml(
+        f"postgresql://u:{SECRET}@db/bank", more=f'[results]\nurl = "mysql://u:{SECRET}@h/d"'
+    )
 
     found = loaded(tmp_path, text)
 

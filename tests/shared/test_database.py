@@ -23,8 +23,9 @@ KEY = "7b0c1a52-0000-4000-8000-00000000000a"
 
 
 def a_table(url: str, **columns) -> sa.Table:
-    table = sa.Table("things", sa.MetaData(), sa.Column("id", sa.BigInteger, primary_key=True,
-                     autoincrement=False), *(sa.Column(n, t) for n, t in columns.items()))  # fmt: skip
+    key = sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False)
+    others = [sa.Column(name, kind) for name, kind in columns.items()]
+    table = sa.Table("things", sa.MetaData(), key, *others)
     with transaction(engine(parse_url(url))) as connection:
         table.create(connection)
     return table
@@ -331,7 +332,9 @@ def test_any_other_database_is_read_to_the_same_table(database):
     slow = Reader(parse_url(database)).read(select)  # not entered: over SQLAlchemy
 
     assert slow.to_pydict() == fast.to_pydict()
-    assert Reader(parse_url(database)).read(select.where(sa.false())).column_names == fast.column_names
+    assert (
+        Reader(parse_url(database)).read(select.where(sa.false())).column_names == fast.column_names
+    )
 
 
 def test_a_reader_refuses_to_write(database):
@@ -389,7 +392,10 @@ def test_a_lost_session_is_temporary(postgresql_url):
         with pytest.raises(TemporaryError):
             reader.read(sa.select(sa.literal(1).label("one")))
 
-    with pytest.raises(TemporaryError), transaction(engine(parse_url(postgresql_url), name="lost")) as c:
+    with (
+        pytest.raises(TemporaryError),
+        transaction(engine(parse_url(postgresql_url), name="lost")) as c,
+    ):
         run_sql(postgresql_url, kill)
         c.execute(sa.select(1))
 

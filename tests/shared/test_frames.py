@@ -143,7 +143,9 @@ def test_refusals_are_one_row_for_each_key_code_and_day():
 
     found = frames.refuse(keys, days, where, "some_code", "column", [f"v{i}" for i in range(7)])
 
-    rows = {(r.row_key, None if pd.isna(r.day) else r.day): r.source_rows for r in found.itertuples()}
+    rows = {
+        (r.row_key, None if pd.isna(r.day) else r.day): r.source_rows for r in found.itertuples()
+    }
     assert rows == {
         ("1", first): 2, ("1", second): 1, ("(null)", first): 1, ("(null)", second): 1,
         ("(null)", None): 1, ("2", None): 1,

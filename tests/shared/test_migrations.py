@@ -147,7 +147,9 @@ def test_every_view_can_be_selected_from(database):
 
     with results.transaction() as connection:
         for view in tables.VIEWS:
-            rows = connection.execute(sa.select(sa.text("*")).select_from(results.tables.view(view)))
+            rows = connection.execute(
+                sa.select(sa.text("*")).select_from(results.tables.view(view))
+            )
             assert rows.fetchall() == []
 
 

@@ -22,7 +22,9 @@ def results(database) -> Results:
     return make_results(database)
 
 
-def a_model(connection, results: Results, seed: int = 0, kind: str = "fraudwatch", minutes: int = 0):
+def a_model(
+    connection, results: Results, seed: int = 0, kind: str = "fraudwatch", minutes: int = 0
+):
     return registry.store(
         connection,
         results.tables,
@@ -86,9 +88,7 @@ def test_a_kind_has_one_champion(results):
         segments, _ = a_model(connection, results, kind="segmenter")
         registry.promote(connection, results.tables, segments, by="gate", now=NOW)
         for minutes, name in enumerate(names):
-            kind = registry.promote(
-                connection, results.tables, name, by="Ada", now=later(minutes)
-            )
+            kind = registry.promote(connection, results.tables, name, by="Ada", now=later(minutes))
             assert kind == "fraudwatch"
 
         champion = registry.champion(connection, results.tables, "fraudwatch")

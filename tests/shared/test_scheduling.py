@@ -39,7 +39,12 @@ def weekdays(field: str) -> set[int]:
 def by_search(rule: str, after: datetime, days: int = 40) -> datetime | None:
     """The first minute after a moment that fits the rule, each minute tried."""
     minute, hour, day, month, weekday = rule.split(" ")
-    fits = (numbers(minute, 0, 59), numbers(hour, 0, 23), numbers(day, 1, 31), numbers(month, 1, 12))
+    fits = (
+        numbers(minute, 0, 59),
+        numbers(hour, 0, 23),
+        numbers(day, 1, 31),
+        numbers(month, 1, 12),
+    )
     named = weekdays(weekday)
     moment = after.replace(second=0, microsecond=0) + timedelta(minutes=1)
     for _ in range(days * 1440):
@@ -53,7 +58,8 @@ def by_search(rule: str, after: datetime, days: int = 40) -> datetime | None:
 @pytest.mark.parametrize(
     "rule",
     [
-        "0 1 1 * *", "0 2 * * *", "0 3 * * sun", "0 6 * * *", "*/15 * * * *", "5,35 8-18 * * mon-fri",
+        "0 1 1 * *", "0 2 * * *", "0 3 * * sun", "0 6 * * *", "*/15 * * * *",
+        "5,35 8-18 * * mon-fri",
         "0 0 28 2 *", "59 23 * 2,3 *", "0-30/10 12 * * wed,sat", "7 7 7 3 *", "0 */6 * * *",
     ],
 )  # fmt: skip
@@ -112,8 +118,8 @@ def test_a_rule_that_can_be_read_has_no_fault(rule):
 @pytest.mark.parametrize(
     "rule",
     [
-        "0 3 * * 0", "0 3 * * 7", "0 3 * * mon-5", "0 3 * * Sun", "0 3 * *", "0 3 * * * *", "@daily",
-        "", "daily", "60 * * * *", "* 24 * * *", "* * 0 * *", "* * 32 * *", "* * * 13 *",
+        "0 3 * * 0", "0 3 * * 7", "0 3 * * mon-5", "0 3 * * Sun", "0 3 * *", "0 3 * * * *",
+        "@daily", "", "daily", "60 * * * *", "* 24 * * *", "* * 0 * *", "* * 32 * *", "* * * 13 *",
         "*/0 * * * *", "30-10 * * * *", "0  3 * * *", "0 3 * * sun ", "every 0 minutes",
         "every 15 seconds", "every minute", "every -1 hours", "every 1.5 hours", "0 0 31 2 *",
         "every 99999999999 days", "* * * * fri-mon", "L * * * *", "0 3 * jan *", 5, None, True,

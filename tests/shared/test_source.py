@@ -264,14 +264,15 @@ def test_iso_text_is_read_alike_alone_and_beside_others(database, form):
     a_bank(database, [a_transaction(i, text) for i, text in enumerate(texts)], ts="TEXT")
     expected = {i: at(text, BERLIN) for i, text in enumerate(ISO.values())}
 
-    together = a_batch(database, zone="Europe/Berlin", time_format=form).rows
-    assert dict(zip(together.transaction_id, together.occurred_at, strict=True)) == expected
-    for i, text in enumerate(texts):
-        run_sql(database, "DELETE FROM card_tx")
-        add_rows(database, "card_tx", list(COLUMNS), [a_transaction(i, text)])
-        alone = a_batch(database, zone="Europe/Berlin", time_format=form)
-        assert alone.rows.occurred_at.tolist() == [expected[i]], text
-        assert undated(database, time_format=form).empty, text
+    with a_source(database, "Europe/Berlin", time_format=form) as source:
+        together = source.read(*EVER, CLOCK).rows
+        assert dict(zip(together.transaction_id, together.occurred_at, strict=True)) == expected
+        assert source.undated(CLOCK).empty
+        for i, text in enumerate(texts):
+            run_sql(database, "DELETE FROM card_tx")
+            add_rows(database, "card_tx", list(COLUMNS), [a_transaction(i, text)])
+            alone = source.read(*EVER, CLOCK).rows
+            assert alone.occurred_at.tolist() == [expected[i]], text
 
 
 NO_TIMES = [
@@ -379,7 +380,9 @@ def test_a_window_holds_its_start_and_not_its_end(database, declared):
 def test_neighbouring_windows_hold_each_row_once(database):
     edge = at("2026-03-01T00:00:00")
     below = np.nextafter(edge / SECOND, 0)  # less than half a microsecond under the edge
-    a_bank(database, [a_transaction(1, below), a_transaction(2, edge / SECOND)], ts="DOUBLE PRECISION")
+    a_bank(
+        database, [a_transaction(1, below), a_transaction(2, edge / SECOND)], ts="DOUBLE PRECISION"
+    )
 
     with a_source(database) as source:
         before = source.read(edge - SECOND, edge, CLOCK).rows
@@ -402,10 +405,8 @@ def test_the_newest_moment_is_found_behind_any_number_of_later_rows(database, de
     clock = at("2026-03-01T00:00:00")
     old, later = at("2025-01-01T00:00:00"), [clock + 60 * SECOND * i for i in range(1, 1500)]
     moments = [old, *later, CLOCK + 40 * frames.MICROSECONDS_PER_DAY]
-    values = [
-        moment // SECOND if declared == "BIGINT" else frames.moment(moment).replace(tzinfo=None).isoformat(" ")
-        for moment in moments
-    ]  # fmt: skip
+    texts = [frames.moment(moment).replace(tzinfo=None).isoformat(" ") for moment in moments]
+    values = [moment // SECOND for moment in moments] if declared == "BIGINT" else texts
     a_bank(database, [a_transaction(i, v) for i, v in enumerate(values)], ts=declared)
 
     with a_source(database) as source:
@@ -456,7 +457,9 @@ def test_rows_out_of_time_are_refused_under_no_day(database, declared):
 
 
 def test_a_row_of_the_next_day_is_no_far_future(database):
-    a_bank(database, [a_transaction(1, "2026-03-21 12:00:00"), a_transaction(2, "2026-03-21 12:00:01")])
+    a_bank(
+        database, [a_transaction(1, "2026-03-21 12:00:00"), a_transaction(2, "2026-03-21 12:00:01")]
+    )
 
     assert codes(undated(database)) == {("2", "time_in_future", "ts")}
 
@@ -485,7 +488,11 @@ def test_an_epoch_that_is_no_number_is_refused(database):
 
 
 def test_text_among_epochs_is_refused(sqlite_url):
-    rows = [a_transaction(1, 1772366400), a_transaction(2, "yesterday"), a_transaction(3, 1772366401)]
+    rows = [
+        a_transaction(1, 1772366400),
+        a_transaction(2, "yesterday"),
+        a_transaction(3, 1772366401),
+    ]
     a_bank(sqlite_url, rows, ts="INTEGER")
 
     assert codes(undated(sqlite_url)) == {("2", "time_unparsable", "ts")}
@@ -506,8 +513,16 @@ def test_every_bad_amount_and_number_has_its_code(database):
         ("8", "number_infinite", "km"),
     }  # fmt: skip
     if is_sqlite(database):  # NaN cannot be stored, text can
-        more = [a_transaction(10, amt="12,00"), a_transaction(11, km="far"), a_transaction(12, amt="")]
-        expected |= {("10", "amount_text", "amt"), ("11", "number_text", "km"), ("12", "amount_text", "amt")}
+        more = [
+            a_transaction(10, amt="12,00"),
+            a_transaction(11, km="far"),
+            a_transaction(12, amt=""),
+        ]
+        expected |= {
+            ("10", "amount_text", "amt"),
+            ("11", "number_text", "km"),
+            ("12", "amount_text", "amt"),
+        }
     else:
         more = [a_transaction(10, amt=nan), a_transaction(11, km=nan)]
         expected |= {("10", "amount_nan", "amt"), ("11", "number_nan", "km")}
@@ -681,7 +696,9 @@ def test_a_dropped_or_renamed_column_is_named(database, change, expected):
         ("ts", "BOOLEAN", "expected a timestamp, a date, ISO text or epoch seconds"),
     ],
 )
-def test_a_column_of_a_type_that_cannot_play_its_role_is_named(postgresql_url, column, declared, expected):
+def test_a_column_of_a_type_that_cannot_play_its_role_is_named(
+    postgresql_url, column, declared, expected
+):
     a_bank(postgresql_url, [], **{column: declared})
 
     (fault,) = faults(a_source(postgresql_url))
@@ -827,12 +844,15 @@ def test_a_column_named_like_our_own_labels_is_read(database):
     assert batch.refused.code.tolist() == ["id_duplicate"]
     run_sql(database, "UPDATE card_tx SET rows = NULL WHERE amt > 1")
     add_rows(database, "card_tx", list(columns), [row])
-    assert a_batch(database, id="rows", categories=("amt state",)).rows["category.amt state"].tolist() == ["tx"]
+    assert a_batch(database, id="rows", categories=("amt state",)).rows[
+        "category.amt state"
+    ].tolist() == ["tx"]
 
 
-VALUES = (
-    ["'); DROP TABLE card_tx; --", 'a "quoted" one', "two\nlines\r\n", "tab\t", "\x01\x7f", "ä€𝔘", "\\N", "NULL", " "]
-)  # fmt: skip
+VALUES = [
+    "'); DROP TABLE card_tx; --", 'a "quoted" one', "two\nlines\r\n", "tab\t", "\x01\x7f", "ä€𝔘",
+    "\\N", "NULL", " ",
+]  # fmt: skip
 
 
 def test_any_text_is_only_a_value(database):
@@ -934,7 +954,11 @@ def test_sessions_on_the_source_refuse_writes(database):
 
     a_bank(database, [a_transaction()])
 
-    with a_source(database) as source, pytest.raises(PeerwatchError), transaction(source.engine) as c:
+    with (
+        a_source(database) as source,
+        pytest.raises(PeerwatchError),
+        transaction(source.engine) as c,
+    ):
         c.execute(sa.text("DELETE FROM card_tx"))
 
     assert ask(database, "SELECT count(*) FROM card_tx") == [(1,)]
