@@ -18,6 +18,7 @@ from shared.frames import MICROSECONDS_PER_DAY
 
 TAIL_SHARE = 0.01  # of the calibration rows; beyond them the surprise goes on as an exponential
 RAISED_PER_REVIEW = 1.5  # alerts raised per review of the budget: some cases have several
+SAME = 1e-6  # nats: closer surprises are one, for a row's own differs by less between batches
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,14 @@ class Calibration:
     def anomaly_score(self, log_likelihood: np.ndarray) -> np.ndarray:
         """(n,) calibrated surprise in nats: minus the log share of normal rows as surprising.
 
-        Within the calibration rows the share is counted; beyond the start of the tail it falls
-        exponentially, so that the score tells extremes apart where no row was ever seen.
+        At the calibration rows the share is counted, and its log runs straight from one to the
+        next; beyond the start of the tail it falls exponentially, so that the score tells extremes
+        apart where no row was ever seen.
         """
         surprise = -log_likelihood
-        inside = -np.log(self._share(np.minimum(surprise, self.start)))
+        known = np.unique(self.surprise)
+        shares = (1 + self._reached(known)) / (len(self.surprise) + 1)
+        inside = np.interp(np.minimum(surprise, self.start), known, -np.log(shares))
         return inside + np.maximum(surprise - self.start, 0) / self._mean_excess
 
     def p_value(self, log_likelihood: np.ndarray, occurred_at: np.ndarray) -> np.ndarray:
@@ -71,16 +75,17 @@ class Calibration:
         return np.minimum(shares, 1.0)
 
     def entry_level(self, reviews_per_day: int) -> float:
-        """The score that the calibration rows reached 1.5 times the budget on their mean day."""
+        """The score that the calibration rows reached 1.5 times the budget on their mean day.
+
+        It lies just below that row's, so that the row itself is raised in any batch.
+        """
         raised = round(RAISED_PER_REVIEW * reviews_per_day * self.days)
-        at = self.surprise[-min(max(raised, 1), len(self.surprise))]
+        at = self.surprise[-min(max(raised, 1), len(self.surprise))] - SAME
         return float(self.anomaly_score(np.array([-at]))[0])
 
     def _reached(self, surprise: np.ndarray) -> np.ndarray:
-        return len(self.surprise) - np.searchsorted(self.surprise, surprise, side="left")
-
-    def _share(self, surprise: np.ndarray) -> np.ndarray:
-        return (1 + self._reached(surprise)) / (len(self.surprise) + 1)
+        """(n,) how many calibration rows are at least as surprising."""
+        return len(self.surprise) - np.searchsorted(self.surprise, surprise - SAME, side="left")
 
     def header(self) -> dict[str, Any]:
         return {
@@ -108,20 +113,28 @@ def cases(alerts: pd.DataFrame, earlier: pd.DataFrame, case_days: int) -> pd.Ser
 
     alerts: customer_id, counterparty_id, occurred_at (microseconds), transaction_id, in order.
     earlier: alerts already raised, with case_id beside the same columns. Without a customer the
-    counterparty stands for it; without both an alert is a case of its own.
+    counterparty stands for it; without both an alert is a case of its own. A late row joins the
+    case before it, else the one after.
     """
-    reach = case_days * MICROSECONDS_PER_DAY
     known: dict[str, list[tuple[int, str]]] = {}
     for row in earlier.itertuples():
         known.setdefault(_owner(row), []).append((row.occurred_at, row.case_id))
     found = []
     for row in alerts.itertuples():
-        owner = _owner(row)
-        near = [item for item in known.get(owner, []) if abs(item[0] - row.occurred_at) <= reach]
-        case = max(near)[1] if near else natural_id("case", owner, row.transaction_id)
-        known.setdefault(owner, []).append((row.occurred_at, case))
+        others = known.setdefault(_owner(row), [])
+        near = _near(others, row.occurred_at, case_days * MICROSECONDS_PER_DAY)
+        case = near or natural_id("case", _owner(row), row.transaction_id)
+        others.append((row.occurred_at, case))
         found.append(case)
     return pd.Series(found, index=alerts.index, dtype="object")
+
+
+def _near(others: list[tuple[int, str]], moment: int, reach: int) -> str | None:
+    """The case of the last alert at or before the moment, else of the first after, in reach."""
+    before = max((item for item in others if moment - reach <= item[0] <= moment), default=None)
+    after = min((item for item in others if moment < item[0] <= moment + reach), default=None)
+    found = before or after
+    return None if found is None else found[1]
 
 
 def _owner(row: Any) -> str:

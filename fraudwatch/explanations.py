@@ -111,8 +111,8 @@ def _line(
         return _Line("unknown", "", f"{feature.description} is not known", feature.unit)
     if feature.name in _AMOUNTS:
         typical = float(scale[row]) * _AMOUNTS[feature.name](frame, row)
-        currency = str(rows.currency.iloc[row])
-        return _amount(feature, value * typical, low * typical, high * typical, currency)
+        edges = (max(low, 0.0) * typical, high * typical)  # a Gaussian's may lie below nothing
+        return _amount(feature, float(rows.amount.iloc[row]), edges, str(rows.currency.iloc[row]))
     return _number(feature, value, low, high)
 
 

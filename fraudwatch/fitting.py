@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from fraudwatch import decisions, features
-from fraudwatch.scope import KIND, champion_of, less_published, scope_day
+from fraudwatch.scope import KIND, champion_of, scope_day
 from shared import accounts, frames, registry, runs
 from shared.accounts import days_before, until_or_newest
 from shared.errors import DataQualityError
@@ -92,7 +92,7 @@ def _reference_rows(run: Run, window: Window, inspection: accounts.Inspection) -
         run.source.read(start, end, clock).rows
         for start, end in within(inspection.slices, (window.since, window.split))
     ]
-    kept = [piece.drop(columns=["transaction_id", "occurred_at"]) for piece in pieces]
+    kept = [piece.drop(columns="transaction_id") for piece in pieces]
     return pd.concat(kept, ignore_index=True) if kept else pd.DataFrame()
 
 
@@ -180,7 +180,8 @@ def registered(
             connection, run, window=moments, rows_read=inspection.rows_read, rows_written=1,
             rows_quarantined=new,
         )  # fmt: skip
-    verdict = "champion" if first or gate["passed"] else "stays a candidate"
+        champions = registry.champion_id(connection, run.tables, KIND)
+    verdict = "champion" if champions == name else "stays a candidate"
     data = {**diagnostics, "gate": gate, "status": verdict}
     return said(outcome, f"fitted {name} on {trained} transactions: {verdict}", data, name)
 
@@ -237,7 +238,9 @@ def _card(
 
 def _quarantine(connection: Any, run: Run, inspection: accounts.Inspection) -> int:
     refused = frames.gather([inspection.refused, inspection.undated])
-    return accounts.quarantine(connection, run, less_published(connection, run, refused))
+    refused = accounts.less_published(connection, run, refused)
+    window = (inspection.slices[0][0], inspection.slices[-1][1])
+    return accounts.quarantine(connection, run, refused, None, window, undated=True)
 
 
 def said(

@@ -43,7 +43,7 @@ def score(run: Run, request: Request) -> Outcome:
     champion = require_champion(run)
     until = until_or_newest(run, request.until)
     with run.results.transaction() as connection:
-        scope = scope_start(connection, run, champion)
+        scope = scope_start(connection, run)
         since = look_back(connection, run, scope)
     return score_range(run, request, champion, Range(since, until, scope), role="published")
 
@@ -53,13 +53,19 @@ def backfill(run: Run, request: Request) -> Outcome:
     given = request.options.get("model")
     if request.since is None or request.until is None:
         raise ConfigurationError("backfill fraudwatch needs --from and --to.")
+    since, until = frames.micros(request.since), until_or_newest(run, request.until)
+    if since >= frames.micros(request.until):
+        raise ConfigurationError(
+            f"backfill fraudwatch goes from {request.since:%Y-%m-%dT%H:%M} to "
+            f"{request.until:%Y-%m-%dT%H:%M}; --from should be before --to."
+        )
     champion = require_champion(run)
     with run.results.transaction() as connection:
-        scope = scope_start(connection, run, champion)
+        scope = scope_start(connection, run)
         model = champion if given is None else registry.load(connection, run.tables, given)
     if model.kind != KIND:
         raise ConfigurationError(f"{model.model_version_id} is a {model.kind}, not a {KIND}.")
-    window = Range(frames.micros(request.since), frames.micros(request.until), scope)
+    window = Range(since, until, scope)
     return score_range(run, request, model, window, role="backfill" if given else "published")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from fraudwatch import store
 from shared import frames, registry, runs
@@ -43,11 +42,9 @@ def require_same_champion(connection: Any, run: Run, model: registry.Stored) -> 
         )
 
 
-def scope_start(connection: Any, run: Run, champion: registry.Stored) -> int:
-    """Where scoring begins, in microseconds; recorded, so that it can be seen in `settings`."""
-    day = scope_day(connection, run)
-    runs.write_settings(connection, run.tables, {"score_from": str(day)})
-    return frames.day_start(day, run.source.settings.timezone)
+def scope_start(connection: Any, run: Run) -> int:
+    """Where scoring begins, in microseconds."""
+    return frames.day_start(scope_day(connection, run), run.source.settings.timezone)
 
 
 def scope_day(connection: Any, run: Run) -> np.datetime64:
@@ -66,23 +63,20 @@ def look_back(connection: Any, run: Run, scope: int) -> int:
 
     An earlier scope than the last run's is looked at from its start.
     """
-    newest = store.watermark(connection, run.tables)
+    newest = watermark(connection, run)
     known = runs.read_settings(connection, run.tables, "scored_from")
-    if newest is None or known.get("", "9999") > str(scope).zfill(20):
+    if newest is None or int(known[""]) > scope:
         return scope
     late = run.settings(KIND).allowed_lateness_days
     zone = run.source.settings.timezone
     return max(scope, frames.day_start(local_day(days_before(newest, late), zone), zone))
 
 
-def less_published(connection: Any, run: Run, refused: pd.DataFrame) -> pd.DataFrame:
-    """A repeated id whose first row is scored already has one row less to account for."""
-    repeated = refused[refused.code == "id_duplicate"]
-    if repeated.empty:
-        return refused
-    keys = repeated.row_key.astype("str")
-    typed = keys.astype("int64") if run.source.kinds["transaction"] == "integer" else keys
-    scored = ~store.unscored(connection, run.tables, typed)
-    less = refused.source_rows.astype("int64")
-    less.loc[repeated.index[scored]] -= 1
-    return refused.assign(source_rows=less)
+def watermark(connection: Any, run: Run) -> int | None:
+    """The newest scored moment up to which all that was visible is scored; None before any run.
+
+    A backfill may have scored newer rows, and a run that was killed some of its slices.
+    """
+    newest = store.watermark(connection, run.tables)
+    reached = runs.read_settings(connection, run.tables, "scored_until").get("")
+    return None if newest is None or reached is None else min(newest, int(reached))

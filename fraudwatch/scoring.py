@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fraudwatch import decisions, explanations, features, store
-from fraudwatch.scope import KIND, less_published, require_same_champion
+from fraudwatch.scope import KIND, require_same_champion, watermark
 from shared import accounts, frames, registry, runs
 from shared.accounts import days_before, local_day
 from shared.jobs import Outcome, Request
@@ -19,6 +19,7 @@ from shared.source import Batch
 if TYPE_CHECKING:
     from fraudwatch.detector import Detector
 
+SCORING = "fraudwatch.score"  # the job; a backfill is the other that scores
 SCORE_COLUMNS = (
     "transaction_id", "occurred_at", "customer_id", "counterparty_id", "amount", "currency",
 )  # fmt: skip
@@ -43,15 +44,15 @@ def score_range(
     accounts.require_quality(inspection, settings.quarantine_limit, run.job)
     scorer = _Scorer(run, request, model, Detector.from_arrays(model.header, model.arrays), role)
     with run.results.transaction() as connection:
-        scorer.watermark = store.watermark(connection, run.tables) or 0
+        scorer.watermark = watermark(connection, run) or 0
     history = settings.history_days * frames.MICROSECONDS_PER_DAY
-    undated = inspection.undated
+    undated: pd.DataFrame | None = inspection.undated
     for (since, until), (rows, own, batch) in zip(
         inspection.slices, accounts.stream(run, inspection.slices, history), strict=True
     ):
         scorer.slice(rows, own, batch, undated, (since, until))
-        undated = frames.no_refusals()
-    late = 0 if request.dry_run else _closed_books(run, model, window)
+        undated = None  # they stand with the first slice
+    late = 0 if request.dry_run else _closed_books(run, window)
     verb = "would have scored" if request.dry_run else "scored"
     return Outcome(
         message=f"{verb} {scorer.written} transactions with {model.model_version_id} "
@@ -85,7 +86,7 @@ class _Scorer:
         self.role = role
         self.level = detector.calibration.entry_level(run.settings(KIND).reviews_per_day)
         self.raises = role == "published" and (
-            run.job != "backfill.fraudwatch" or bool(request.options.get("raise"))
+            run.job == SCORING or bool(request.options.get("raise"))
         )
         self.watermark = self.written = self.raised = self.late = 0
 
@@ -94,10 +95,10 @@ class _Scorer:
         rows: pd.DataFrame,
         own: np.ndarray,
         batch: Batch,
-        undated: pd.DataFrame,
+        undated: pd.DataFrame | None,
         window: tuple[int, int],
     ) -> None:
-        """One unit of work."""
+        """One unit of work; the rows without a time, where given, belong to it."""
         with self.run.results.transaction() as connection:
             done = store.published(connection, self.run.tables, *window)
         targets = own
@@ -111,9 +112,7 @@ class _Scorer:
             self.written += len(scores)
             self.raised += len(alerts)
             return
-        self._write(
-            scores, alerts, explained, frames.gather([batch.refused, undated]), batch, window
-        )
+        self._write(scores, alerts, explained, undated, batch, window)
 
     def scores(self, rows: pd.DataFrame, targets: np.ndarray) -> pd.DataFrame:
         """Scores of the target rows; a pure function of the model and the rows before them."""
@@ -155,11 +154,12 @@ class _Scorer:
         scores: pd.DataFrame,
         alerts: pd.DataFrame,
         explained: tuple[pd.DataFrame, list[str]],
-        refused: pd.DataFrame,
+        undated: pd.DataFrame | None,
         batch: Batch,
         window: tuple[int, int],
     ) -> None:
         run = self.run
+        refused = frames.gather([batch.refused] if undated is None else [batch.refused, undated])
         with run.results.transaction() as connection:
             runs.lock(connection, KIND)
             if self.role == "published":
@@ -168,8 +168,11 @@ class _Scorer:
             new = store.unscored(connection, run.tables, scores.transaction_id, own)
             written = store.write_scores(connection, run, scores[new], self.role)
             raised = self._raise(connection, alerts, explained, scores.transaction_id[new])
-            refused = less_published(connection, run, refused)
-            quarantined = accounts.quarantine(connection, run, refused, batch.rows.transaction_id)
+            refused = accounts.less_published(connection, run, refused)
+            quarantined = accounts.quarantine(
+                connection, run, refused, batch.rows.transaction_id, window,
+                undated=undated is not None,
+            )  # fmt: skip
             runs.record_batch(
                 connection,
                 run,
@@ -204,7 +207,10 @@ class _Scorer:
             return 0
         earlier = store.earlier_alerts(connection, self.run.tables, alerts)
         case_days = self.run.settings(KIND).case_days
-        alerts = alerts.assign(case_id=decisions.cases(alerts, earlier, case_days))
+        alerts = alerts.assign(
+            case_id=decisions.cases(alerts, earlier, case_days),
+            segment_id=store.segments_then(connection, self.run, alerts),
+        )
         kept = reasons[reasons.alert_id.isin(alerts.alert_id)].drop(columns="row")
         return store.write_alerts(connection, self.run, alerts.drop(columns="in_sample"), kept)
 
@@ -232,22 +238,33 @@ def with_all_columns(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(**lacking)
 
 
-def _closed_books(run: Run, model: registry.Stored, window: Range) -> int:
+def _closed_books(run: Run, window: Range) -> int:
     """Renews the day counts and what the views need; returns the rows that came too late."""
     settings, zone = run.settings(KIND), run.source.settings.timezone
+    scope = local_day(window.scope, zone)
     with run.results.transaction() as connection:
-        newest = store.watermark(connection, run.tables) or window.scope
+        runs.lock(connection, KIND)
+        if run.job == SCORING:
+            _remember_reached(connection, run, window)
+        newest = watermark(connection, run) or window.scope
         behind = local_day(days_before(newest, settings.allowed_lateness_days), zone)
-        accounts.count_days(connection, run, local_day(window.scope, zone))
+        accounts.count_days(connection, run, scope)
         runs.write_settings(
             connection,
             run.tables,
             {
                 "reviews_per_day": str(settings.reviews_per_day),
+                "score_from": str(scope),
                 "look_back_from": str(behind),
-                "scored_from": str(window.scope).zfill(20),
                 "timezone": zone,
-                "model.fraudwatch": model.model_version_id,
             },
         )
         return accounts.too_late(connection, run)
+
+
+def _remember_reached(connection: Any, run: Run, window: Range) -> None:
+    """From where, and up to where, all that was visible is scored; microseconds."""
+    known = runs.read_settings(connection, run.tables, "scored_until")
+    until = max(window.until, int(known.get("", window.until)))
+    reached = {"scored_from": str(window.scope), "scored_until": str(until)}
+    runs.write_settings(connection, run.tables, reached)

@@ -74,12 +74,15 @@ def scores_between(connection: Connection, tables: Tables, since: int, until: in
 
 
 def first_training_end(connection: Connection, tables: Tables) -> int | None:
-    """Where the first champion's training window ended, in microseconds."""
+    """Where the first champion's training window ended, in microseconds.
+
+    The first fit is champion at once; a roll-back renews `promoted_at`, so it is no guide.
+    """
     table = tables.model_versions
     select = (
         sa.select(table.c.trained_to)
         .where(table.c.kind == "fraudwatch", table.c.promoted_at.is_not(None))
-        .order_by(table.c.promoted_at)
+        .order_by(table.c.created_at, table.c.trained_to)
     )
     value: datetime | None = connection.execute(select).scalar()
     return None if value is None else frames.micros(value)
@@ -101,17 +104,36 @@ def earlier_alerts(connection: Connection, tables: Tables, near: pd.DataFrame) -
     customers = near.customer_id.dropna().unique().tolist()
     alone = near.customer_id.isna()
     counterparties = near.counterparty_id[alone].dropna().unique().tolist()
-    parts: list[dict[str, Any]] = []
+    parts: list[pd.DataFrame] = []
     for column, keys in (
         (table.c.customer_id, customers),
         (table.c.counterparty_id, counterparties),
     ):
         for start in range(0, len(keys), 500):  # within any driver's number of parameters
             select = sa.select(*columns).where(column.in_(keys[start : start + 500]))
-            parts.extend(dict(row._mapping) for row in connection.execute(select))
-    frame = pd.DataFrame(parts, columns=[column.name for column in columns])
+            parts.append(_frame(connection, select))
+    if not parts:
+        return pd.DataFrame(columns=[column.name for column in columns])
+    frame = pd.concat(parts, ignore_index=True)
     frame["occurred_at"] = [frames.micros(value) for value in frame.occurred_at]
     return frame.sort_values(["occurred_at", "alert_id"], ignore_index=True)
+
+
+def segments_then(connection: Connection, run: Run, alerts: pd.DataFrame) -> list[Any]:
+    """The segment of each alert's customer as of its moment; None where none was known."""
+    scores, periods = run.tables.transaction_scores, run.tables.customer_segments
+    keys = [scores.c.transaction_id, scores.c.customer_id, scores.c.occurred_at]
+    frame = alerts[[key.name for key in keys]]
+    with staged(connection, keys, frame) as stage:
+        then = sa.and_(
+            periods.c.customer_id == stage.c.customer_id,
+            periods.c.valid_from <= stage.c.occurred_at,
+            sa.or_(periods.c.valid_to.is_(None), periods.c.valid_to > stage.c.occurred_at),
+        )
+        joined = stage.join(periods, then)
+        select = sa.select(stage.c.transaction_id, periods.c.segment_id).select_from(joined)
+        known = {row.transaction_id: row.segment_id for row in connection.execute(select)}
+    return [known.get(key) for key in alerts.transaction_id.tolist()]
 
 
 def write_alerts(
@@ -226,7 +248,7 @@ def _days(tables: Tables, since_day: Any) -> sa.Select[Any]:
 def _histogram(tables: Tables, since_day: Any, width: float = 0.25) -> sa.Select[Any]:
     """Published scores by bins of their anomaly score, counted in the database."""
     scores = tables.transaction_scores
-    at = sa.cast(scores.c.anomaly_score / width, sa.Integer)
+    at = sa.cast(sa.func.floor(scores.c.anomaly_score / width), sa.Integer)
     counted = (
         sa.select(at.label("at"), sa.func.count().label("count"))
         .where(scores.c.role == "published", scores.c.day >= since_day)

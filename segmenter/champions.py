@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from sqlalchemy.engine import Connection
 
 from segmenter import decisions
 from segmenter.population import Population
@@ -77,7 +76,7 @@ def require_champion(run: Run, as_of: int) -> Model:
     return champion
 
 
-def require_same_champion(connection: Connection, run: Run, name: str | None) -> None:
+def require_same_champion(connection: Any, run: Run, name: str | None) -> None:
     """A promotion in the middle of a run ends it: the next run goes on with the new champion."""
     now = registry.champion_id(connection, run.tables, KIND)
     if now != name:

@@ -136,7 +136,7 @@ def plain_names(names: Iterable[str]) -> dict[str, str]:
     return {
         name: short
         if taken[short] == 1 or (name == short and short not in RESERVED)
-        else f"{short[:51]}_{sha256(name.encode()).hexdigest()[:8]}"
+        else f"{short[:51].strip('_')}_{sha256(name.encode()).hexdigest()[:8]}"
         for name, short in plain.items()
     }
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from sqlalchemy.engine import Connection
 
 from segmenter import decisions, explanations, features, store
 from segmenter.champions import (
@@ -147,7 +146,7 @@ def _previous(
 
 
 def _stored(
-    connection: Connection, run: Run, window: Window, fitted: Fitted, matched: Match
+    connection: Any, run: Run, window: Window, fitted: Fitted, matched: Match
 ) -> tuple[str, bool]:
     """The model's id and whether it is new. The ids of its segments are not part of what it is,
     so that the same fit twice is one model."""
@@ -200,9 +199,7 @@ def fitted_reasons(fitted: Fitted) -> list[str]:
     ]
 
 
-def _published(
-    connection: Connection, run: Run, fitted: Fitted, matched: Match, model: str
-) -> None:
+def _published(connection: Any, run: Run, fitted: Fitted, matched: Match, model: str) -> None:
     """The segments of a new model with names and profiles."""
     ids = fitted.positions.map(dict(enumerate(matched.ids))).astype("Int64")
     segments = ids.iloc[: len(fitted.frame)].reset_index(drop=True)

@@ -185,7 +185,7 @@ def open_refusals(connection: Connection, run: Run) -> set[str]:
 
 
 def less_published(connection: Connection, run: Run, refused: pd.DataFrame) -> pd.DataFrame:
-    """A repeated id whose first row is scored already has one row less on that day."""
+    """A repeated id whose first row is scored already has one row less on that row's day."""
     repeated = refused[refused.code == "id_duplicate"]
     if repeated.empty:
         return refused
@@ -196,10 +196,10 @@ def less_published(connection: Connection, run: Run, refused: pd.DataFrame) -> p
     with staged(connection, [column], typed.to_frame("transaction_id")) as stage:
         joined = stage.join(scores, column == stage.c.transaction_id)
         found = sa.select(column, scores.c.day).select_from(joined)
-        found = found.where(scores.c.role == "published")
-        scored = {(str(row[0]), row[1]) for row in connection.execute(found)}
+        rows = connection.execute(found.where(scores.c.role == "published"))
+        scored = {(row[0], row[1]) for row in rows}
     less = refused.source_rows.astype("int64")
-    there = [pair in scored for pair in zip(keys, repeated.day, strict=True)]
+    there = [pair in scored for pair in zip(typed, repeated.day, strict=True)]
     less.loc[repeated.index[there]] -= 1
     return refused.assign(source_rows=less)[less > 0]
 

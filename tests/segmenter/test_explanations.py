@@ -136,3 +136,18 @@ def test_a_persons_name_wins_and_stays_unique() -> None:
     assert named["name"].tolist()[1] == usual[0]
     assert named["name"].is_unique
     assert "nobody" not in set(named["name"])
+
+
+def test_a_category_of_the_customers_is_described_by_the_shares_of_its_levels() -> None:
+    frame, segments = customers({}, {})
+    frame["customer_region"] = np.where(segments == 2, "North Coast", "south")
+    frame.loc[:9, "customer_region"] = None
+    frame.loc[10, "customer_region"] = "rare"
+    region = Feature("customer_region", "category", "descriptor", "", "region")
+
+    table = profiles(frame, segments, [*FEATURES, region]).set_index(["segment_id", "feature"])
+
+    assert table.loc[(2, "customer_region_north_coast"), "mean"] == 1.0
+    assert table.loc[(1, "customer_region_south"), "mean"] == pytest.approx(29 / 40)
+    assert "customer_region_rare" not in table.index.get_level_values("feature")
+    assert table.loc[(1, "customer_region_south"), "unit"] == "share"

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segmenter.features import DAY_US, FEATURES, build, declared, typical_levels
+from segmenter.features import (
+    DAY_US,
+    FEATURES,
+    RESERVED,
+    build,
+    declared,
+    plain_names,
+    typical_levels,
+)
 
 AS_OF = int(pd.Timestamp("2026-03-02", tz="UTC").value // 1000)  # a Monday
 HOUR_US = DAY_US // 24
@@ -284,3 +294,30 @@ def test_another_customers_rows_change_nothing_but_ranks(history: list, who: int
     kept = [c for c in alone.columns if not c.startswith("rfm") and c != "night_share"]
     both = together[together["customer_id"] == who][kept].reset_index(drop=True)
     pd.testing.assert_frame_equal(both, alone[kept], rtol=1e-9, atol=1e-9)
+
+
+@given(st.lists(st.text(max_size=80), unique=True), st.randoms())
+def test_plain_names_are_unique_and_can_be_written_in_sql(names: list[str], shuffler) -> None:
+    found = plain_names(names)
+
+    assert len(set(found.values())) == len(names)
+    assert all(re.fullmatch("[a-z][a-z0-9_]{0,59}", name) for name in found.values())
+    assert not set(found.values()) & set(RESERVED)
+    assert plain_names(found.values()) == {name: name for name in found.values()}
+    shuffler.shuffle(names)
+    assert plain_names(names) == found
+
+
+def test_levels_of_any_writing_give_plain_columns() -> None:
+    rows = rows_of(
+        *(a_row(day, **{"category.pays": level}) for day, level in
+          [(1, "United Kingdom"), (2, "united-kingdom"), (3, "Česko"), (4, "日本")])
+    )  # fmt: skip
+
+    frame = build(rows, AS_OF, "UTC")
+
+    shares = [c for c in frame if c.startswith("pays_share") or c.startswith("f_")]
+    assert len(shares) == 4
+    assert "pays_share_cesko" in shares
+    assert {f.name for f in declared(rows)} <= set(frame)
+    assert frame[shares].iloc[0].tolist() == [0.25] * 4

@@ -1,0 +1,228 @@
+"""A small bank with planted frauds in either database, and what its analysts' commands do to it."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.engine import make_url
+
+from fraudwatch import detector
+from fraudwatch.jobs import JOBS
+from shared import config, migrating, runs
+from shared.jobs import Outcome, Request
+from shared.source import Source
+from tests.builders import COLUMNS, MAPPED, NOW, add_rows, ask, make_table, run_sql
+from tests.conftest import execute
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+DAYS, FITTED_DAYS = 60, 45  # 15 days arrive after the fit
+FITTED = START + timedelta(days=FITTED_DAYS)
+END = START + timedelta(days=DAYS)
+SCOPE = FITTED - timedelta(days=7)
+TYPES = COLUMNS | {"tx_id": "BIGINT PRIMARY KEY", "fraud": "SMALLINT", "kind": "TEXT"}
+SETTINGS = {"training_days": 90, "calibration_days": 14, "reviews_per_day": 2}
+STEPS = (120, 120)  # of training: enough to tell 900.00 from 30.00
+RESULTS = (
+    "settings", "model_versions", "pipeline_runs", "run_batches", "segments", "segment_profiles",
+    "customer_segments", "customer_features", "transaction_scores", "fraud_alerts",
+    "fraud_alert_reasons", "fraud_verdicts", "quarantined_rows", "source_days",
+)  # fmt: skip
+
+
+@cache
+def transactions() -> tuple[Mapping[str, Any], ...]:
+    """About 3,000 payments of 60 customers over 60 days; one in a hundred is planted: a large
+    amount, at night, at a shop the customer never used, and marked as fraud."""
+    generator = np.random.default_rng(7)
+    rows = []
+    for day in range(DAYS):
+        for _ in range(generator.poisson(50)):
+            customer = int(generator.integers(1, 61))
+            planted = day >= 20 and generator.random() < 0.012
+            hour = 3 if planted else int(np.clip(generator.normal(14, 3), 7, 22))
+            at = START + timedelta(
+                days=day, hours=hour, seconds=int(generator.integers(3600)), microseconds=day
+            )
+            usual = 20 + customer % 5 * 15
+            amount = usual * np.exp(0.3 * generator.normal()) * (25 if planted else 1)
+            shop = 500 + int(generator.integers(50)) if planted else customer % 12
+            refund = not planted and generator.random() < 0.02
+            rows.append(
+                {
+                    "tx_id": 1000 + len(rows),
+                    "ts": at.replace(tzinfo=None).isoformat(sep=" "),
+                    # some have no customer, and some not even a counterparty
+                    "cust": None if len(rows) % 97 == 0 else customer,
+                    "merchant_id": None if len(rows) % 194 == 0 else shop,
+                    "amt": round(float(-amount if refund else amount), 2),
+                    "cur": "EUR",
+                    "channel": "web" if planted or generator.random() < 0.2 else "chip",
+                    "km": None if generator.random() < 0.1 else float(generator.gamma(2, 3)),
+                    "fraud": int(planted),
+                    "kind": "planted" if planted else None,
+                }
+            )
+    return tuple(rows)
+
+
+def moment_of(row: Mapping[str, Any]) -> datetime:
+    return datetime.fromisoformat(str(row["ts"])).replace(tzinfo=UTC)
+
+
+@dataclass
+class Bank:
+    """A database with `card_tx`, its configuration, and our tables beside it."""
+
+    url: str
+    results_url: str | None = None
+    settings: dict[str, Any] = field(default_factory=lambda: dict(SETTINGS))
+    mapped: dict[str, Any] = field(default_factory=lambda: {k: _plain(v) for k, v in MAPPED.items()})
+    source: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def config(self) -> config.Configuration:
+        mapped = {key: value for key, value in self.mapped.items() if value is not None}
+        document: dict[str, Any] = {
+            "source": {"url": self.url, **self.source, "transactions": mapped},
+            "fraudwatch": self.settings,
+        }
+        if self.results_url is not None:
+            document["results"] = {"url": self.results_url}
+        return config.parse(document, Path("peerwatch.toml"), {})
+
+    @property
+    def owner_url(self) -> str:
+        """Of the database with our tables."""
+        return self.results_url or self.url
+
+    def make_results(self) -> Bank:
+        with Source(self.config.source) as source:
+            results = runs.results_of(self.config, source.kinds)
+        with results.transaction() as connection:
+            migrating.upgrade(connection, results.target)
+        return self
+
+    def do(self, job: str, now: datetime = NOW, **request: Any) -> Outcome:
+        with runs.opened(self.config, job, now) as run:
+            return runs.execute(run, JOBS[job], Request(**request), "manual")
+
+    def score(self, **request: Any) -> Outcome:
+        return self.do("fraudwatch.score", **request)
+
+    def ask(self, statement: str) -> list[tuple]:
+        """The answer of our tables; `#` stands before their names."""
+        schema = "" if self.owner_url.startswith("sqlite") else "peerwatch."
+        return ask(self.owner_url, statement.replace("#", schema))
+
+    def say(self, *statements: str) -> None:
+        """Statements of the owner of our tables; `#` stands before their names."""
+        schema = "" if self.owner_url.startswith("sqlite") else "peerwatch."
+        run_sql(self.owner_url, *(statement.replace("#", schema) for statement in statements))
+
+    def count(self, table: str, where: str = "1 = 1") -> int:
+        return int(self.ask(f"SELECT count(*) FROM #{table} WHERE {where}")[0][0])
+
+    def add(self, rows: Any) -> None:
+        add_rows(self.url, "card_tx", list(TYPES), rows)
+
+    def dump(self) -> dict[str, list[tuple]]:
+        """Everything in our tables."""
+        return {name: sorted(self.ask(f"SELECT * FROM #{name}"), key=repr) for name in RESULTS}
+
+    def published(self) -> dict[Any, tuple[float, ...]]:
+        """transaction -> (log likelihood, anomaly score, p-value) as published."""
+        rows = self.ask(
+            "SELECT transaction_id, log_likelihood, anomaly_score, p_value "
+            "FROM #current_transaction_scores"
+        )
+        assert len(dict((row[0], 0) for row in rows)) == len(rows), "each transaction once"
+        return {row[0]: tuple(row[1:]) for row in rows}
+
+    def alerts(self) -> list[tuple]:
+        """Keys, cases and texts of the alerts, with their reasons in order."""
+        return self.ask(
+            "SELECT a.transaction_id, a.alert_id, a.case_id, a.summary, r.rank, r.feature, "
+            "r.value, r.expected, r.text FROM #fraud_alerts a "
+            "JOIN #fraud_alert_reasons r ON r.alert_id = a.alert_id "
+            "ORDER BY a.transaction_id, r.rank"
+        )
+
+    def queue(self) -> list[tuple]:
+        return self.ask("SELECT day, rank, case_id FROM #alert_queue ORDER BY day, rank")
+
+    def unbalanced(self) -> list[tuple]:
+        """Days whose rows are not accounted for."""
+        return [
+            row
+            for row in self.ask(
+                "SELECT day, source_rows, before_scope, scored, quarantined, pending, "
+                "gone_from_source FROM #coverage"
+            )
+            if row[1] != sum(row[2:6]) - row[6]
+        ]
+
+    def covered(self, column: str) -> int:
+        return int(self.ask(f"SELECT COALESCE(sum({column}), 0) FROM #coverage")[0][0])
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def a_bank_of(url: str, rows: Any, types: Mapping[str, str] | None = None, **more: Any) -> Bank:
+    """A bank with these rows and empty result tables."""
+    make_table(url, "card_tx", TYPES | (types or {}), rows)
+    return Bank(url, **more).make_results()
+
+
+@contextmanager
+def few_steps() -> Iterator[None]:
+    """Training that is short: what is tested here is not how well the net learns."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(detector, "STEPS", STEPS)
+        yield
+
+
+def fitted_bank(url: str) -> Bank:
+    """A bank whose first 45 days are there and fitted; nothing is scored."""
+    bank = a_bank_of(url, [row for row in transactions() if moment_of(row) < FITTED])
+    with few_steps():
+        bank.do("fraudwatch.fit", until=FITTED)
+    bank.add([row for row in transactions() if moment_of(row) >= FITTED])
+    return bank
+
+
+@contextmanager
+def copies(template: str) -> Iterator[str]:
+    """The URL of a copy of a database, gone afterwards."""
+    url = make_url(template)
+    if url.get_backend_name() == "sqlite":
+        path = Path(str(url.database))
+        copy = path.with_name(f"{secrets.token_hex(6)}.db")
+        shutil.copy(path, copy)
+        yield f"sqlite:///{copy}"
+        copy.unlink()
+        return
+    name = f"peerwatch_copy_{secrets.token_hex(6)}"
+    server = url.set(database="postgres").render_as_string(False)
+    execute(server, f"CREATE DATABASE {name} TEMPLATE {url.database}")
+    try:
+        yield url.set(database=name).render_as_string(False)
+    finally:
+        execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def dispose() -> None:
+    """Closes what the interpreter still holds open."""
+    sa.engine  # noqa: B018
