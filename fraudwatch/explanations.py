@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from fraudwatch.features import FLOOR, Reference
+from fraudwatch.features import FLOOR, NO, YES, Reference
 from shared.encoding import CATEGORY, Feature
 
 QUANTILES = (0.05, 0.95)  # of what is expected: nine in ten payments like it lie between
@@ -111,8 +111,8 @@ def _line(
         return _Line("unknown", "", f"{feature.description} is not known", feature.unit)
     if feature.name in _AMOUNTS:
         typical = float(scale[row]) * _AMOUNTS[feature.name](frame, row)
-        edges = (max(low, 0.0) * typical, high * typical)  # a Gaussian's may lie below nothing
-        return _amount(feature, float(rows.amount.iloc[row]), edges, str(rows.currency.iloc[row]))
+        amount, currency = float(rows.amount.iloc[row]), str(rows.currency.iloc[row])
+        return _amount(feature, amount, low * typical, high * typical, currency)
     return _number(feature, value, low, high)
 
 
@@ -127,17 +127,21 @@ _AMOUNTS: dict[str, Callable[[pd.DataFrame, int], float]] = {
 }
 
 
-def _amount(feature: Feature, value: float, low: float, high: float, currency: str) -> _Line:
-    """Sizes of amounts: a Gaussian's lower quantile may be negative, an amount's size is not."""
-    low = max(low, 0.0)
-    whom = (
-        "this customer spends"
-        if feature.name == "amount_ratio"
-        else "customers like this one spend"
-    )
+def _amount(feature: Feature, amount: float, low: float, high: float, currency: str) -> _Line:
+    """The amount as the row has it; low and high are of its size, whatever its sign.
+
+    A Gaussian's lower quantile may be negative, an amount's size is not.
+    """
+    low, high = max(low, 0.0), max(high, 0.0)
+    own = feature.name == "amount_ratio"
+    whom = "this customer spends" if own else "customers like this one spend"
+    if amount < 0:  # money back in one source, money out in another
+        low, high = -high, -low
+        whom = "for this customer" if own else "for customers like this one"
     span = f"{about(low)} to {about(high)}"
-    text = f"{money(value)} {currency}".strip() + f", where {whom} {span}"
-    return _Line(money(value), span, text, currency, value, low, high)
+    usual = f"{whom} {span}" if amount >= 0 else f"{span} is usual {whom}"
+    text = f"{money(amount)} {currency}".strip() + f", where {usual}"
+    return _Line(money(amount), span, text, currency, amount, low, high)
 
 
 def _number(feature: Feature, value: float, low: float, high: float) -> _Line:
@@ -154,16 +158,17 @@ def _category(feature: Feature, level: str, surprise: Surprise, row: int) -> _Li
     return _Line(shown, expected, _category_text(feature, shown, expected), "")
 
 
+_NOVELTY = {
+    YES: "a {} this customer has not used before",
+    NO: "a {} this customer has used before",
+}
+
+
 def _category_text(feature: Feature, level: str, expected: str) -> str:
     name = feature.name
-    if name == "new_counterparty":
-        known = "a counterparty this customer has not used before"
-        return known if level == "yes" else "a counterparty this customer knows"
-    if name.startswith("new_"):
+    if feature.description.startswith("whether "):  # a novelty: yes, no, or nobody to compare with
         what = name.removeprefix("new_").rstrip("_").replace("_", " ")
-        return (
-            f"a {what} this customer has {'not used before' if level == 'yes' else 'used before'}"
-        )
+        return _NOVELTY.get(level, "a {} of a customer who is not known").format(what)
     if name == "time_of_day":
         begin, end = level.split("-")
         return f"between {begin}:00 and {end}:00, expected {expected}"
@@ -185,7 +190,7 @@ def _summary(names: Sequence[str], lines: Sequence[_Line], shares: np.ndarray) -
 
 def about(value: float) -> str:
     """The edge of an expected range: whole from ten on, for it is an estimate."""
-    return f"{value:,.0f}" if value >= 10 else f"{value:,.2f}"
+    return f"{value:,.0f}" if abs(value) >= 10 else f"{value:,.2f}"
 
 
 def money(value: float) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from fraudwatch.fitting import registered, said, trained_on, training_window
 from fraudwatch.reviewing import evaluate, explain, sample, write_report
 from fraudwatch.scope import KIND, look_back, require_champion, scope_start
@@ -14,9 +12,6 @@ from shared.accounts import until_or_newest
 from shared.errors import ConfigurationError
 from shared.jobs import Job, Outcome, Request
 from shared.runs import Run
-
-if TYPE_CHECKING:
-    pass
 
 
 def fit(run: Run, request: Request) -> Outcome:

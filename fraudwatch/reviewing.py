@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from fraudwatch import evaluation, features, report, store
-from fraudwatch.scope import KIND, require_champion, scope_day
+from fraudwatch.scope import KIND, require_champion, scope_day, transaction_key
 from fraudwatch.scoring import explained, with_all_columns
 from shared import accounts, frames, registry, reports
 from shared.accounts import days_before, local_day, until_or_newest
 from shared.errors import ConfigurationError, DataQualityError
 from shared.jobs import Outcome, Request
 from shared.runs import Run
-
-if TYPE_CHECKING:
-    pass
 
 
 def write_report(run: Run, request: Request) -> Outcome:
@@ -137,6 +134,12 @@ def _labelled_rows(
     labelled = pd.concat(parts, ignore_index=True)
     with run.results.transaction() as connection:
         scores = store.scores_between(connection, run.tables, since, until)
+    if scores.empty:
+        raise DataQualityError(
+            "fraudwatch evaluate found no scores from "
+            f"{frames.moment(since):%Y-%m-%d} to {frames.moment(until):%Y-%m-%d}. Score first: "
+            "peerwatch fraudwatch score, or choose another window: --from, --to."
+        )
     return labelled.merge(scores, on="transaction_id", how="inner")
 
 
@@ -214,14 +217,14 @@ def explain(run: Run, request: Request) -> Outcome:
     """The likelihood, its parts and the reasons of one transaction, alert or not."""
     from fraudwatch.detector import Detector
 
-    key = str(request.options["transaction_id"])
+    key = transaction_key(run, str(request.options["transaction_id"]))
     champion = require_champion(run)
     detector = Detector.from_arrays(champion.header, champion.arrays)
-    found = run.source.moment_of(key, frames.micros(run.clock))
+    found = run.source.moment_of(str(key), frames.micros(run.clock))
     history = run.settings(KIND).history_days
     since = days_before(found, history)
     rows = run.source.read(since, found + 1, frames.micros(run.clock)).rows
-    own = np.flatnonzero(rows.transaction_id.astype("str") == key)
+    own = np.flatnonzero(rows.transaction_id == key)
     zone = run.source.settings.timezone
     frame = features.build(rows, own, detector.reference, zone, history)
     reasons, summaries = explained(detector, rows.iloc[own], frame)

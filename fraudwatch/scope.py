@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
 import numpy as np
 
@@ -12,11 +13,22 @@ from shared.accounts import days_before, local_day
 from shared.errors import ConfigurationError, TemporaryError
 from shared.runs import Run
 
-if TYPE_CHECKING:
-    pass
-
 KIND = "fraudwatch"
 IN_SAMPLE_DAYS = 7  # before the end of the first training window: a new user sees alerts at once
+
+
+def transaction_key(run: Run, text: str) -> Any:
+    """A transaction's id, given as text, as its table has it."""
+    kind, expected = run.source.kinds["transaction"], {"integer": "whole numbers", "uuid": "UUIDs"}
+    try:
+        key: Any = int(text) if kind == "integer" else str(UUID(text)) if kind == "uuid" else text
+    except ValueError:
+        key = None
+    if key in (None, "") or (kind == "integer" and not -(2**63) <= key < 2**63):
+        raise ConfigurationError(
+            f'"{text}" is no transaction id; they are {expected.get(kind, "texts")} here.'
+        )
+    return key
 
 
 def champion_of(run: Run) -> registry.Stored | None:

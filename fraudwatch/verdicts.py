@@ -12,6 +12,7 @@ import pandas as pd
 
 from fraudwatch import store
 from fraudwatch.decisions import natural_id
+from fraudwatch.scope import transaction_key
 from shared import frames
 from shared.errors import ConfigurationError, PeerwatchError
 from shared.jobs import Outcome, Request
@@ -25,6 +26,8 @@ SHEET = ("alert_id", "transaction_id", "verdict", "fraud_type", "note", "decided
 
 def record(run: Run, request: Request) -> Outcome:
     """Records verdicts; all faults of a sheet are told at once and then nothing is recorded."""
+    if not str(request.options["by"]).strip():
+        raise ConfigurationError("A verdict has a name: say who decided, --by NAME.")
     said = _said(request.options)
     faults: list[str] = []
     rows = [_row(run, request.options, line, faults) for line in said]
@@ -133,8 +136,14 @@ def _about(run: Run, said: Mapping[str, Any]) -> tuple[str | None, Any, float | 
     """(alert, transaction, amount) that the verdict is about; a fraud may have no alert."""
     with run.results.transaction() as connection:
         if said.get("alert_id"):
-            return store.alert_of(connection, run.tables, alert_id=said["alert_id"])
-        key = _typed(run, str(said.get("transaction_id") or ""))
+            alert = store.alert_of(connection, run.tables, alert_id=said["alert_id"])
+            if str(said.get("transaction_id") or alert[1]) != str(alert[1]):
+                raise ConfigurationError(
+                    f"{alert[0]} is the alert of transaction {alert[1]}, not of "
+                    f"{said['transaction_id']}."
+                )
+            return alert
+        key = transaction_key(run, str(said.get("transaction_id") or ""))
         found = store.alert_of_transaction(connection, run.tables, key)
     if found is not None:
         return found
@@ -143,15 +152,6 @@ def _about(run: Run, said: Mapping[str, Any]) -> tuple[str | None, Any, float | 
     rows = run.source.read(when, when + 1, clock).rows
     row = rows[rows.transaction_id == key]
     return None, key, float(row.amount.iloc[0]) if "amount" in row else None
-
-
-def _typed(run: Run, key: str) -> Any:
-    """A transaction's id as its table has it."""
-    if run.source.kinds["transaction"] != "integer":
-        return key
-    if not key.removeprefix("-").isdecimal():
-        raise ConfigurationError(f'"{key}" is no transaction id; they are whole numbers here.')
-    return int(key)
 
 
 def _decided_at(run: Run, text: str | None) -> datetime:

@@ -121,7 +121,9 @@ def registered(
         status = registry.load(connection, run.tables, name).status
         refused = frames.gather([inspection.refused, inspection.undated])
         refused = accounts.less_published(connection, run, refused)
-        quarantined = accounts.quarantine(connection, run, refused, population.passed)
+        quarantined = accounts.quarantine(
+            connection, run, refused, population.passed, (window.since, window.as_of), undated=True
+        )
         runs.record_batch(
             connection, run, window=window.moments, rows_read=inspection.rows_read,
             rows_written=int(new), rows_quarantined=quarantined,

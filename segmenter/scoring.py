@@ -82,11 +82,12 @@ def _books(
     inspection = people.inspection
     refused = frames.gather([inspection.refused, inspection.undated])
     refused = accounts.less_published(connection, run, refused)
-    quarantined = accounts.quarantine(connection, run, refused, people.passed)
+    window = (until - model.lookback, until)
+    quarantined = accounts.quarantine(connection, run, refused, people.passed, window, undated=True)
     runs.record_batch(
         connection,
         run,
-        window=(frames.moment(until - model.lookback), frames.moment(until)),
+        window=(frames.moment(window[0]), frames.moment(window[1])),
         rows_read=inspection.rows_read,
         rows_written=rows_written,
         rows_quarantined=quarantined,

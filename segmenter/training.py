@@ -150,6 +150,8 @@ class Segmentation:
             stratum.mixture.set_params(random_state=seed)
             matrix, labels = stratum.mixture.sample(int(count))
             frame = stratum.encoder.inverse(matrix)
+            if stratum.name == SINGLE:
+                frame = frame.assign(purchase_days=1.0)
             drawn.append(frame.assign(segment=stratum.segment_of[labels]))
         return pd.concat(drawn, ignore_index=True)
 

@@ -26,18 +26,22 @@ SLICE_ROWS = 200_000  # rows read and scored at once: what bounds the memory of 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What lies in a window: rows per local day, refusals, and the slices to read it by."""
+    """What lies in a window: refusals, and the slices to read it by.
+
+    The rows without a valid time lie in no window: they are those of the whole table, which has
+    `source_rows` rows (counted only where there are such).
+    """
 
     rows_read: int
     refused: pd.DataFrame
     undated: pd.DataFrame
     slices: tuple[tuple[int, int], ...]
+    source_rows: int = 0
 
     @property
     def rows_refused(self) -> int:
         """Refused source rows, each once however many faults it has."""
-        both = frames.gather([self.refused, self.undated])
-        return int(both.groupby(["row_key", "day"], dropna=False).source_rows.max().sum())
+        return _rows_of(self.refused) + _rows_of(self.undated)
 
 
 def inspect(
@@ -56,7 +60,16 @@ def inspect(
         rows_read += batch.rows_read
         each(batch)
     undated = run.source.undated(frames.micros(run.clock))
-    return Inspection(rows_read, frames.gather(refused), undated, slices)
+    total = 0
+    if len(undated):
+        counts, timeless = run.source.counted(frames.micros(run.clock))
+        total = int(counts.sum()) + timeless
+    return Inspection(rows_read, frames.gather(refused), undated, slices, total)
+
+
+def _rows_of(refused: pd.DataFrame) -> int:
+    """How many source rows are refused; one with several faults has several refusals."""
+    return int(refused.groupby(["row_key", "day"], dropna=False).source_rows.max().sum())
 
 
 def _slices(counts: pd.Series, since: int, until: int, timezone: str) -> Iterator[tuple[int, int]]:
@@ -75,18 +88,30 @@ def _slices(counts: pd.Series, since: int, until: int, timezone: str) -> Iterato
 
 
 def require_quality(inspection: Inspection, limit: float, job: str) -> None:
-    """Stops the run, before anything is written, where too many rows are refused."""
-    total = inspection.rows_read + int(inspection.undated.source_rows.sum())
-    if not total or inspection.rows_refused <= limit * total:
-        return
-    both = frames.gather([inspection.refused, inspection.undated])
-    codes = both.groupby("code").source_rows.sum().sort_values(ascending=False)
-    reasons = ", ".join(f"{code}: {count}" for code, count in codes.items())
-    raise DataQualityError(
-        f"{job} found {inspection.rows_refused} of {total} rows refused ({reasons}); at most "
-        f"{limit:.1%} may be. Nothing was written. Mend the source or the mapping, or raise "
-        "[fraudwatch] quarantine_limit."
+    """Stops the run, before anything is written, where too many rows are refused.
+
+    The window's share is of the rows read, that of the rows without a time is of the whole table:
+    old ones would else weigh more the shorter the window is.
+    """
+    parts = (
+        (inspection.refused, inspection.rows_read, ""),
+        (inspection.undated, inspection.source_rows, " of the table"),
     )
+    faults = [
+        f"{_rows_of(refused)} of {total} rows{where} refused ({_by_code(refused)})"
+        for refused, total, where in parts
+        if _rows_of(refused) > limit * total
+    ]
+    if faults:
+        raise DataQualityError(
+            f"{job} found {' and '.join(faults)}; at most {limit:.1%} may be. Nothing was written. "
+            "Mend the source or the mapping, or raise [fraudwatch] quarantine_limit."
+        )
+
+
+def _by_code(refused: pd.DataFrame) -> str:
+    codes = refused.groupby("code").source_rows.sum().sort_values(ascending=False)
+    return ", ".join(f"{code}: {count}" for code, count in codes.items())
 
 
 def stream(

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+STREAMED_ROWS = 65_536  # in memory at once where a whole table is read
+SQLITE_BATCH = "adbc.sqlite.query.batch_rows"
 BUSY_SECONDS = 30  # how long a writer waits for another before it gives up
 READ_ONLY = "-c default_transaction_read_only=on"
 SECRETS = ("pass", "secret", "token", "key")  # in names of a URL's further settings
@@ -201,14 +203,10 @@ class Reader:
         """All rows of the select as one pyarrow table, columns named as selected."""
         if self._connection is None:
             return self._read_any(select)
-        style = "numeric_dollar" if self.url.get_backend_name() == "postgresql" else "qmark"
-        dialect: Any = type(self.dialect)(paramstyle=style)  # type: ignore[call-arg]
-        compiled = select.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
-        values = [compiled.params[name] for name in compiled.positiontup or []]
         try:
             try:
                 with self._connection.cursor() as cursor:
-                    cursor.execute(str(compiled), values or None)
+                    cursor.execute(*self._compiled(select))
                     return cursor.fetch_arrow_table()
             finally:
                 # A read lock kept between batches would keep a SQLite writer from its commit.
@@ -216,21 +214,61 @@ class Reader:
         except Exception as error:
             raise _reading(error, self.url) from error
 
+    def stream(self, select: sa.Select[Any]) -> Iterator[pa.Table]:
+        """The rows of the select in tables of bounded size, for what is larger than memory."""
+        import pyarrow as pa
+
+        if self._connection is None:
+            yield from self._stream_any(select)
+            return
+        try:
+            try:
+                with self._connection.cursor() as cursor:
+                    if self.url.get_backend_name() == "sqlite":
+                        cursor.adbc_statement.set_options(**{SQLITE_BATCH: str(STREAMED_ROWS)})
+                    cursor.execute(*self._compiled(select))
+                    for batch in cursor.fetch_record_batch():
+                        yield pa.Table.from_batches([batch])
+            finally:
+                self._connection.rollback()
+        except PeerwatchError:
+            raise  # of the caller, between two tables
+        except Exception as error:
+            raise _reading(error, self.url) from error
+
+    def _compiled(self, select: sa.Select[Any]) -> tuple[str, list[Any] | None]:
+        """The statement and its bound values, in the driver's own marks."""
+        style = "numeric_dollar" if self.url.get_backend_name() == "postgresql" else "qmark"
+        dialect: Any = type(self.dialect)(paramstyle=style)  # type: ignore[call-arg]
+        compiled = select.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
+        return str(compiled), [compiled.params[name] for name in compiled.positiontup or []] or None
+
+    def read_uniform(self, select: sa.Select[Any]) -> pa.Table | None:
+        """As `read`; None where SQLite holds cells of several types in one column."""
+        try:
+            return self.read(select)
+        except PeerwatchError as error:
+            if "Type mismatch in column" in str(error.__cause__):
+                return None
+            raise
+
     def _read_any(self, select: sa.Select[Any]) -> pa.Table:
+        import pyarrow as pa
+
+        names = [column.name for column in select.selected_columns]
+        batches = list(self._stream_any(select))
+        if not batches:
+            return pa.table({name: pa.array([], pa.null()) for name in names})
+        return pa.concat_tables(batches, promote_options="permissive")
+
+    def _stream_any(self, select: sa.Select[Any]) -> Iterator[pa.Table]:
         import pyarrow as pa
 
         names = [column.name for column in select.selected_columns]
         with translated(self.url), engine(self.url, read_only=True).connect() as connection:
             result = connection.execution_options(stream_results=True).execute(select)
-            batches = [
-                pa.table(dict(zip(names, zip(*part, strict=True), strict=True)))
-                for part in result.partitions(50_000)
-            ]
-        return (
-            pa.concat_tables(batches, promote_options="permissive")
-            if batches
-            else pa.table({name: pa.array([], pa.null()) for name in names})
-        )
+            for part in result.partitions(STREAMED_ROWS):
+                yield pa.table(dict(zip(names, zip(*part, strict=True), strict=True)))
 
 
 def _libpq(url: URL, name: str) -> str:

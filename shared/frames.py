@@ -83,6 +83,11 @@ class Cells:
     state: np.ndarray
     text: np.ndarray | None = None  # of wrong cells, unmasked; never leaves this module
 
+    def where(self, keep: np.ndarray) -> Cells:
+        """The cells of these rows."""
+        text = None if self.text is None else self.text[keep]
+        return Cells(self.column, self.values[keep], self.state[keep], text)
+
     def shown(self, at: np.ndarray) -> list[str]:
         if self.text is not None:
             return [masked(str(value)) for value in self.text[at]]

@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from shared import migrating
 from shared.config import Configuration
-from shared.database import engine, parse_url, transaction, translated
+from shared.database import engine, parse_url, transaction, translated, upsert
 from shared.errors import ConfigurationError, PeerwatchError, TemporaryError
 from shared.jobs import Outcome, Request
 from shared.source import Source
@@ -103,11 +103,11 @@ def opened(
     run_id = new_id(job, now)
     with Source(config.source, f"peerwatch/{job}/{run_id}") as source:
         results = open_results(config)
-        _same_mapping(results, source)
+        _require_same_mapping(results, source)
         yield Run(run_id, job, now, config, results, source, progress)
 
 
-def _same_mapping(results: Results, source: Source) -> None:
+def _require_same_mapping(results: Results, source: Source) -> None:
     """The mapping must still be what the result tables were made for."""
     with results.transaction() as connection:
         recorded = migrating.recorded_kinds(connection, results.target)
@@ -120,11 +120,16 @@ def _same_mapping(results: Results, source: Source) -> None:
             if key in recorded and recorded[key] != kind and _in_use(connection, results, key)
         ]
         faults += source.changed(known)
-        if faults:
-            raise ConfigurationError(faults)
-        new = {f"column.{name}": kind for name, kind in source.types.items() if name not in known}
-        if new:
-            write_settings(connection, results.tables, new)
+    if faults:
+        raise ConfigurationError(faults)
+
+
+def _remember_columns(connection: Connection, run: Run) -> None:
+    """What newly mapped columns are, so that a change of them is noticed."""
+    known = read_settings(connection, run.tables, "column.")
+    types = run.source.types.items()
+    new = {f"column.{name}": kind for name, kind in types if name not in known}
+    write_settings(connection, run.tables, new)
 
 
 def _in_use(connection: Connection, results: Results, key: str) -> bool:
@@ -143,11 +148,10 @@ def read_settings(connection: Connection, tables: Tables, prefix: str) -> dict[s
 
 def write_settings(connection: Connection, tables: Tables, values: dict[str, str]) -> None:
     """Records settings; a key that is there is renewed."""
-    table = tables.settings
-    connection.execute(sa.delete(table).where(table.c.key.in_(list(values))))
-    connection.execute(
-        sa.insert(table), [{"key": key, "value": value} for key, value in sorted(values.items())]
-    )
+    import pandas as pd
+
+    frame = pd.DataFrame(sorted(values.items()), columns=["key", "value"])
+    upsert(connection, tables.settings, frame)  # one statement: two runners may write one key
 
 
 @contextmanager
@@ -163,6 +167,7 @@ def recorded(run: Run, request: Request, trigger: str) -> Iterator[Callable[[Out
         connection.execute(
             sa.insert(table).values(**row, started_at=run.clock, **dict.fromkeys(counts, 0))
         )
+        _remember_columns(connection, run)
 
     def succeeded(outcome: Outcome) -> None:
         values = {name: getattr(outcome, name) for name in counts}

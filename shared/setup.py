@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 
 from shared import config, frames, mapping, migrating, runs
 from shared.config import Configuration
-from shared.database import engine, parse_url, require_file, translated
+from shared.database import engine, parse_url, require_file, shown, translated
 from shared.errors import ConfigurationError, PeerwatchError
 from shared.source import Source
 
@@ -76,9 +77,14 @@ def _proposed(
     with translated(parsed), engine(parsed, read_only=True).connect() as connection:
         proposal = mapping.propose(mapping.look(connection))
     text = mapping.to_toml(proposal, url)
-    secret = {mapping.PASSWORD_VARIABLE: parsed.password or ""}
+    secret = {mapping.PASSWORD_VARIABLE: quote(parsed.password or "", safe="")}
     settings = config.parse(tomllib.loads(text), path, {**environment, **secret})
-    return settings, text, proposal.notes
+    notes = list(proposal.notes)
+    if mapping.without_password(url)[1]:
+        notes.append(
+            f"The password is not in the file: set {mapping.PASSWORD_VARIABLE} in the environment."
+        )
+    return settings, text, notes
 
 
 def _create(settings: Configuration, kinds: dict[str, str], types: dict[str, str]) -> None:
@@ -108,7 +114,7 @@ def doctor(settings: Configuration, now: datetime) -> list[dict[str, Any]]:
     """Every check with its finding; one that cannot be made is a fault, and the others go on."""
     checks: list[dict[str, Any]] = []
     with _noted(checks, "source"), Source(settings.source, "peerwatch/doctor") as source:
-        _note(checks, f"source: {source.url.render_as_string()} can be read; mapping fits")
+        _note(checks, f"source: {shown(source.url)} can be read; mapping fits")
         with _noted(checks, "clock"):
             _check_clock(checks, source, now)
         with _noted(checks, "rows"):
@@ -117,7 +123,7 @@ def doctor(settings: Configuration, now: datetime) -> list[dict[str, Any]]:
             _propose_indexes(checks, source)
     with _noted(checks, "results"):
         results = runs.open_results(settings)
-        _note(checks, f"results: version {migrating.head()} at {results.engine.url}")
+        _note(checks, f"results: version {migrating.head()} at {shown(results.engine.url)}")
     return checks
 
 

@@ -68,6 +68,8 @@ class Source:
         self.kinds: dict[str, str] = {}
         self.types: dict[str, str] = {}
         self._duplicates: pd.Series | None = None
+        # Whether no cell of another type than its column's was met yet; only SQLite keeps such.
+        self._plain = self.url.get_backend_name() == "sqlite"
 
     def __enter__(self) -> Source:
         require_file(self.url)
@@ -173,11 +175,9 @@ class Source:
 
     def read(self, since: int, until: int, clock: int, *, label: str | None = None) -> Batch:
         """Rows with since <= occurred_at < until (microseconds); with `label`, its value too."""
-        select = sa.select(*self._columns(label))
         clause = self._window(since, until)
-        if clause is not None:
-            select = select.where(clause)
-        return self._gated(self._reader.read(select), (since, until), clock, label)
+        table = self._selected(sa.true() if clause is None else clause, label)
+        return self._gated(table, (since, until), clock, label)
 
     def undated(self, clock: int) -> pd.DataFrame:
         """Refusals of the rows that have no usable time and so lie in no window."""
@@ -194,17 +194,22 @@ class Source:
     def counted(self, clock: int, since: int | None = None) -> tuple[pd.Series, int]:
         """Source rows per local day (from `since` on), and rows without a valid time.
 
-        The whole time column is read once; the days are those of `[source] timezone`.
+        The time column is read once, in parts; the days are those of `[source] timezone`.
         """
         select = sa.select(*self._cell(self.mapping.time, "time"))
         clause = None if since is None else self._window(since, None)
         if clause is not None:
             select = select.where(clause)
-        cells = self._cells(self._reader.read(select), self.mapping.time, "time")
-        bad = _any(frames.time_codes(cells, clock))
-        good = ~bad if since is None else ~bad & (cells.values >= since)
-        days = frames.local_days(cells.values[good], self.settings.timezone)
-        return pd.Series(days).value_counts().sort_index(), int(bad.sum())
+        counts = pd.Series(dtype="int64", index=pd.DatetimeIndex([], dtype="datetime64[s]"))
+        undated = 0
+        for table in self._reader.stream(select):
+            cells = self._cells(table, self.mapping.time, "time")
+            bad = _any(frames.time_codes(cells, clock))
+            good = ~bad if since is None else ~bad & (cells.values >= since)
+            days = frames.local_days(cells.values[good], self.settings.timezone)
+            counts = counts.add(pd.Series(days).value_counts(), fill_value=0)
+            undated += int(bad.sum())
+        return counts.astype("int64").sort_index(), undated
 
     def newest(self, clock: int) -> int | None:
         """The newest valid moment not after the clock; None where there is none.
@@ -340,20 +345,53 @@ class Source:
             roles.append((self.mapping.label_kind, "categories"))
         return roles
 
-    def _columns(self, label: str | None) -> list[Any]:
+    def _selected(self, clause: Any, label: str | None) -> pa.Table:
+        """The mapped columns of the rows of the clause.
+
+        SQLite keeps any value in any column, so each cell is read with its state. That takes twice
+        as long, so at first the columns are read as they are: where the types of Arrow's columns
+        are the mapped ones, they prove that no cell is of another type.
+        """
+        if self._plain:
+            plain = sa.select(*self._columns(label, plain=True)).where(clause)
+            table = self._reader.read_uniform(plain)
+            if table is not None and self._as_mapped(table, label):
+                return table
+            self._plain = False
+        return self._reader.read(sa.select(*self._columns(label)).where(clause))
+
+    def _as_mapped(self, table: pa.Table, label: str | None) -> bool:
+        """Whether the types of plainly read columns are those of their roles."""
+        kinds = {name: self._number_kind(name, role) for name, role in self._roles(label)}
+        types = {"integer": ("int64",), "number": ("int64", "double"), "": ("string",)}
+        return not len(table) or all(
+            str(table.schema.field(name).type) in types[kind] for name, kind in kinds.items()
+        )
+
+    def _columns(self, label: str | None, *, plain: bool = False) -> list[Any]:
         seen: dict[str, Any] = {}
         for name, role in self._roles(label):
-            for item in self._cell(name, role):
+            for item in self._cell(name, role, plain=plain):
                 seen[item.name] = item
         return list(seen.values())
 
-    def _cell(self, name: str, role: str, table: sa.Table | None = None) -> list[Any]:
+    def _number_kind(self, name: str, role: str, owner: str | None = None) -> str:
+        """How a column is read: as "integer", as "number", or as what it is ("")."""
+        kind = self.types[f"{owner or self.mapping.table}.{name}"]
+        if role in ("amount", "numbers", "label") or kind == "epoch":
+            return "number"
+        return "integer" if role in (*KEY_OF, "order") and kind == "integer" else ""
+
+    def _cell(
+        self, name: str, role: str, table: sa.Table | None = None, *, plain: bool = False
+    ) -> list[Any]:
         """The expressions that read a column: its value, on SQLite its state beside it."""
         column = (self.table if table is None else table).c[name]
-        owner = self.mapping if table is None else self.settings.customers
-        kind = self.types[f"{owner.table}.{name}"]  # type: ignore[union-attr]
-        as_number = role in ("amount", "numbers", "label") or kind == "epoch"
-        as_integer = role in (*KEY_OF, "order") and kind == "integer"
+        owner = (self.mapping if table is None else self.settings.customers).table  # type: ignore[union-attr]
+        kind, read_as = self.types[f"{owner}.{name}"], self._number_kind(name, role, owner)
+        as_number, as_integer = read_as == "number", read_as == "integer"
+        if plain:
+            return [_plain_cell(column, read_as).label(name)]
         if self.url.get_backend_name() == "sqlite":
             return _sqlite_cell(column, name, number=as_number, integer=as_integer)
         if as_number:
@@ -427,23 +465,22 @@ class Source:
         self, table: pa.Table, window: tuple[int, int] | None, clock: int, label: str | None
     ) -> Batch:
         """Valid rows of the window and refusals of the others."""
-        cells = {name: self._cells(table, name, role) for name, role in self._roles(label)}
-        times = cells[self.mapping.time]
-        keep = np.ones(len(times.values), bool)
+        times = self._cells(table, self.mapping.time, "time")
         if window is not None:
             keep = (times.values >= window[0]) & (times.values < window[1])
             keep &= ~_any(frames.time_codes(times, clock))  # those are in `undated`
-            table = table.filter(_mask(keep))
-            cells = {name: self._cells(table, name, role) for name, role in self._roles(label)}
-            times = cells[self.mapping.time]
+            if not keep.all():
+                table, times = table.filter(_mask(keep)), times.where(keep)
+        cells = {
+            name: times if role == "time" else self._cells(table, name, role)
+            for name, role in self._roles(label)
+        }
         codes = self._codes(cells, clock)
-        bad = np.zeros(len(times.values), bool)
-        for mask, _column in codes.values():
-            bad |= mask
         refused = self._refusals(cells, codes, clock)
-        rows = self._frame(cells, label)[~bad]
-        rows = rows.sort_values(["occurred_at", "transaction_id"], ignore_index=True)
-        return Batch(rows, refused, int(keep.sum()))
+        rows = self._frame(cells, label)
+        if codes:
+            rows = rows[~_any({key: mask for key, (mask, _column) in codes.items()})]
+        return Batch(_in_order(rows), refused, len(times.values))
 
     def _codes(
         self, cells: Mapping[str, Cells], clock: int
@@ -707,13 +744,33 @@ def _sqlite_cell(column: sa.Column[Any], name: str, *, number: bool, integer: bo
     return [sa.case((good, value), else_=zero).label(name), state.label(f"{name}{STATE}")]
 
 
+def _plain_cell(column: sa.Column[Any], read_as: str) -> sa.ColumnElement[Any]:
+    """The value alone, whose type tells what it is: whole numbers among numbers become real,
+    anything else stays as it is."""
+    if read_as == "integer":
+        return column
+    if read_as == "number":
+        whole = sa.func.typeof(column) == sa.literal_column("'integer'")
+        return sa.case((whole, sa.cast(column, sa.REAL)), else_=column)
+    return sa.func.coalesce(sa.cast(column, sa.Text), "")
+
+
+def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows by (occurred_at, transaction_id), as most databases give them."""
+    times, ids = rows.occurred_at.to_numpy(), rows.transaction_id.to_numpy()
+    ties = np.flatnonzero(times[1:] == times[:-1])
+    if (times[1:] >= times[:-1]).all() and (ids[ties + 1] > ids[ties]).all():
+        return rows.reset_index(drop=True)
+    return rows.sort_values(["occurred_at", "transaction_id"], ignore_index=True)
+
+
 def _mask(keep: np.ndarray) -> Any:
     import pyarrow as pa
 
     return pa.array(keep)
 
 
-def _any(masks: Mapping[str, np.ndarray]) -> np.ndarray:
+def _any(masks: Mapping[Any, np.ndarray]) -> np.ndarray:
     return np.logical_or.reduce(list(masks.values()))
 
 
@@ -843,15 +900,16 @@ def _unlike_iso(text: Any) -> list[Any]:
 def _text_times(table: pa.Table, name: str, form: str | None, zone: str) -> Cells:
     import pyarrow as pa
 
-    cells = _texts(table, name)
     iso = _is_iso(form)
-    if iso and (cells.state == OK).all():
-        try:
+    if iso:
+        try:  # an empty or missing cell is no moment, so that none is left where this succeeds
             parsed = table.column(name).cast(pa.timestamp("us")).cast(pa.int64())
-            values = _array(parsed).astype("int64")
-            return Cells(name, _from_zone(values, zone), cells.state)
+            if not parsed.null_count:
+                values = _array(parsed).astype("int64")
+                return Cells(name, _from_zone(values, zone), np.full(len(values), OK, "int8"))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             pass  # some cells are not plain ISO: read them one by one below
+    cells = _texts(table, name)
     texts = pd.Series(cells.values)
     values = np.zeros(len(texts), "int64")
     good = np.zeros(len(texts), bool)

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
 from fraudwatch import detector
@@ -223,6 +222,3 @@ def copies(template: str) -> Iterator[str]:
         execute(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def dispose() -> None:
-    """Closes what the interpreter still holds open."""
-    sa.engine  # noqa: B018
