@@ -155,6 +155,7 @@ def registered(
     figures = _compared(run, window, inspection, detector, champion)
     gate = decisions.gate(diagnostics | figures[0], figures[1])
     moments = (frames.moment(window.since), frames.moment(window.until))
+    counted = run.source.counted(frames.micros(run.clock))
     with run.results.transaction() as connection:
         runs.lock(connection, KIND)
         name, _new = registry.store(
@@ -175,7 +176,7 @@ def registered(
         if champion is None or (gate["passed"] and champion.model_version_id != name):
             registry.promote(connection, run.tables, name, by=registry.AUTOMATIC, now=run.clock)
         new = _quarantine(connection, run, inspection)
-        accounts.count_days(connection, run, scope_day(connection, run))
+        accounts.count_days(connection, run, scope_day(connection, run), counted)
         runs.record_batch(
             connection, run, window=moments, rows_read=inspection.rows_read, rows_written=1,
             rows_quarantined=new,

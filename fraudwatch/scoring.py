@@ -242,13 +242,14 @@ def _closed_books(run: Run, window: Range) -> int:
     """Renews the day counts and what the views need; returns the rows that came too late."""
     settings, zone = run.settings(KIND), run.source.settings.timezone
     scope = local_day(window.scope, zone)
+    counted = run.source.counted(frames.micros(run.clock))
     with run.results.transaction() as connection:
         runs.lock(connection, KIND)
         if run.job == SCORING:
             _remember_reached(connection, run, window)
         newest = watermark(connection, run) or window.scope
         behind = local_day(days_before(newest, settings.allowed_lateness_days), zone)
-        accounts.count_days(connection, run, scope)
+        accounts.count_days(connection, run, scope, counted)
         runs.write_settings(
             connection,
             run.tables,

@@ -122,7 +122,12 @@ def registered(
         refused = frames.gather([inspection.refused, inspection.undated])
         refused = accounts.less_published(connection, run, refused)
         quarantined = accounts.quarantine(
-            connection, run, refused, population.passed, (window.since, window.as_of), undated=True
+            connection,
+            run,
+            refused,
+            population.passed,
+            (window.read_from, window.until),
+            undated=True,
         )
         runs.record_batch(
             connection, run, window=window.moments, rows_read=inspection.rows_read,

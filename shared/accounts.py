@@ -229,9 +229,16 @@ def less_published(connection: Connection, run: Run, refused: pd.DataFrame) -> p
     return refused.assign(source_rows=less)[less > 0]
 
 
-def count_days(connection: Connection, run: Run, scope: np.datetime64) -> None:
-    """Renews `source_days`: rows of each local day, those before `scope` apart."""
-    counts, undated = run.source.counted(frames.micros(run.clock))
+def count_days(
+    connection: Connection, run: Run, scope: np.datetime64, counted: tuple[pd.Series, int]
+) -> None:
+    """Renews `source_days`: rows of each local day, those before `scope` apart.
+
+    counted: what `Source.counted` found before the transaction began. To read the source within
+    it would lose its locks where both are one SQLite file: the reader is a second SQLite in this
+    process, and a process's locks on a file are one.
+    """
+    counts, undated = counted
     days = pd.to_datetime(counts.index.to_numpy()).date
     before = counts.to_numpy() * (counts.index.to_numpy() < scope)
     table = run.tables.source_days

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 
-from shared import config, frames, mapping, migrating, runs
+from shared import config, frames, looks, mapping, migrating, runs, template
 from shared.config import Configuration
 from shared.database import engine, parse_url, require_file, shown, translated
 from shared.errors import ConfigurationError, PeerwatchError
@@ -75,14 +75,14 @@ def _proposed(
     parsed = parse_url(url)
     require_file(parsed)
     with translated(parsed), engine(parsed, read_only=True).connect() as connection:
-        proposal = mapping.propose(mapping.look(connection))
-    text = mapping.to_toml(proposal, url)
-    secret = {mapping.PASSWORD_VARIABLE: quote(parsed.password or "", safe="")}
+        proposal = mapping.propose(looks.look(connection))
+    text = template.to_toml(proposal, url)
+    secret = {template.PASSWORD_VARIABLE: quote(parsed.password or "", safe="")}
     settings = config.parse(tomllib.loads(text), path, {**environment, **secret})
     notes = list(proposal.notes)
-    if mapping.without_password(url)[1]:
+    if template.without_password(url)[1]:
         notes.append(
-            f"The password is not in the file: set {mapping.PASSWORD_VARIABLE} in the environment."
+            f"The password is not in the file: set {template.PASSWORD_VARIABLE} in the environment."
         )
     return settings, text, notes
 

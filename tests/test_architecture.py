@@ -17,10 +17,12 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("
 # Each room of `shared` may import the rooms of earlier lines, and those of its own line.
 LEVELS = (
     ("errors", "tables"),
-    ("config", "jobs", "frames", "artifacts", "reports", "synthetic", "windows"),
+    ("config", "jobs", "frames", "artifacts", "reports", "synthetic", "vocabulary", "windows"),
     ("encoding", "database", "charts"),
     ("source", "migrating"),
-    ("mapping", "registry", "runs"),
+    ("looks", "registry", "runs"),
+    ("mapping",),
+    ("template",),
     ("accounts", "scheduling"),
     ("setup", "verifying", "demo"),
     ("cli",),
@@ -30,9 +32,9 @@ ALLOWED = {
     "torch": {"fraudwatch/likelihoods", "fraudwatch/model", "fraudwatch/training"},
     "apscheduler": {"shared/scheduling"},
     "sqlalchemy": {
-        *(f"shared/{name}" for name in ("accounts", "cli", "database", "mapping", "migrating")),
+        *(f"shared/{name}" for name in ("accounts", "cli", "database", "looks", "migrating")),
         *(f"shared/{name}" for name in ("registry", "runs", "setup", "source", "tables")),
-        *("shared/demo", "shared/verifying", "segmenter/store", "fraudwatch/store", "migrations/"),
+        *("shared/demo", "shared/template", "shared/verifying", "segmenter/store", "fraudwatch/store", "migrations/"),
     },
     "sklearn": {
         "segmenter/model",

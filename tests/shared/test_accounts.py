@@ -50,18 +50,20 @@ def score(
     url: str, results: Results, run_id: str, window=EVER, zone: str = "UTC", scope=None
 ) -> int:
     """One run as a job does it: refusals kept, valid rows published, days counted."""
-    with a_source(url, zone) as source, results.transaction() as connection:
+    with a_source(url, zone) as source:
         run = a_run(source, results, run_id)
         batch, undated = source.read(*window, CLOCK), source.undated(CLOCK)
+        counted = source.counted(CLOCK)
         refused = frames.gather([batch.refused, undated])
-        refused = accounts.less_published(connection, run, refused)
         rows = batch.rows
-        new = accounts.quarantine(
-            connection, run, refused, rows.transaction_id, window, undated=True
-        )
-        _publish(connection, results, rows, zone)
-        accounts.count_days(connection, run, np.datetime64(scope or "1900-01-01"))
-        write_settings(connection, results.tables, {"look_back_from": "2026-03-02"})
+        with results.transaction() as connection:
+            refused = accounts.less_published(connection, run, refused)
+            new = accounts.quarantine(
+                connection, run, refused, rows.transaction_id, window, undated=True
+            )
+            _publish(connection, results, rows, zone)
+            accounts.count_days(connection, run, np.datetime64(scope or "1900-01-01"), counted)
+            write_settings(connection, results.tables, {"look_back_from": "2026-03-02"})
     return new
 
 

@@ -18,19 +18,11 @@ from hypothesis import strategies as st
 from shared.config import Configuration, Customers, Transactions, parse
 from shared.database import engine, parse_url
 from shared.errors import ConfigurationError
-from shared.mapping import (
-    PASSWORD_VARIABLE,
-    Column,
-    Look,
-    Proposal,
-    look,
-    propose,
-    read_times,
-    to_toml,
-    without_password,
-)
+from shared.looks import Column, Look, look, read_times
+from shared.mapping import Proposal, propose
 from shared.source import Source
 from shared.synthetic import SQL_TYPES, world
+from shared.template import PASSWORD_VARIABLE, to_toml, without_password
 
 START = datetime(2024, 1, 1)
 URL = "sqlite:///bank.db"

@@ -581,6 +581,28 @@ def test_an_empty_text_is_no_id(database):
     assert batch.rows.transaction_id.tolist() == ["a"]
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "code"),
+    [
+        ("tx_id", "x", "id_wrong_type"),
+        ("cust", 7.5, "customer_wrong_type"),
+        ("amt", "twelve", "amount_text"),
+        ("km", "far", "number_text"),
+    ],
+)
+def test_a_wrong_cell_far_down_the_table_is_refused_alone(sqlite_url, column, value, code):
+    """SQLite's driver takes a column's type from its first thousand rows."""
+    rows = [a_transaction(number) for number in range(1, 1200)]
+    a_bank(sqlite_url, [*rows, a_transaction(1200) | {column: value}])
+
+    with a_source(sqlite_url) as source:
+        first, again = source.read(*EVER, CLOCK), source.read(*EVER, CLOCK)
+
+    for batch in (first, again):
+        assert batch.refused[["code", "source_rows"]].values.tolist() == [[code, 1]]
+        assert batch.rows.transaction_id.tolist() == list(range(1, 1200))
+
+
 def test_all_rows_of_a_repeated_id_are_refused_on_their_days(database):
     rows = [
         a_transaction(1), a_transaction(1), a_transaction(1, "2026-03-05 10:00:00"),

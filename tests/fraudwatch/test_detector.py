@@ -1,0 +1,226 @@
+"""A fitted detector: its parts, what it leaves out, and how it rests as header and arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fraudwatch import detector
+from fraudwatch.detector import LATENT, Detector
+from fraudwatch.features import Reference
+from shared import artifacts
+from shared.encoding import Feature
+from shared.errors import DataQualityError
+
+AMOUNT = Feature("amount", "continuous", "focal", "EUR", "the amount")
+FEATURES = (
+    AMOUNT,
+    Feature("visits", "count", "focal", "payments", "payments in an hour", "log1p"),
+    Feature("channel", "category", "focal", "", "the channel"),
+    Feature("habit", "share", "context", "share", "share of nights", "logit"),
+    Feature("beside", "continuous", "evidence", "", "never part of the density"),
+)
+REFERENCE = Reference({"EUR": 20.0}, 20.0, 1.5, 3.0)
+WINDOW = (100, 200, 7)
+
+
+def a_frame(rows: int, seed: int = 0) -> pd.DataFrame:
+    """Amounts that follow the habit; one in ten is missing."""
+    generator = np.random.default_rng(seed)
+    habit = generator.beta(2, 5, rows)
+    amount = 20 + 40 * habit + generator.normal(0, 2, rows)
+    amount[generator.random(rows) < 0.1] = np.nan
+    return pd.DataFrame(
+        {
+            "amount": amount,
+            "visits": generator.poisson(0.3, rows).astype(float),
+            "channel": generator.choice(["web", "chip", ""], rows),
+            "habit": habit,
+            "beside": generator.normal(size=rows),
+        }
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_steps() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(detector, "STEPS", (60, 60))
+        yield
+
+
+def fitted(
+    train: pd.DataFrame, held_out: pd.DataFrame, features=FEATURES, seed: int = 0
+) -> tuple[Detector, dict]:
+    return detector.fit(
+        train, held_out, features, REFERENCE, WINDOW, np.random.default_rng(seed)
+    )
+
+
+@pytest.fixture(scope="module")
+def found() -> tuple[Detector, dict]:
+    return fitted(a_frame(600), a_frame(200, seed=1))
+
+
+def packed(made: Detector) -> bytes:
+    return artifacts.pack(made.header(), made.to_arrays())
+
+
+def test_a_stored_detector_scores_the_same_to_the_last_bit(found):
+    data, rows = packed(found[0]), a_frame(100, seed=2)
+
+    again = Detector.from_arrays(*artifacts.unpack(data, artifacts.digest(data)))
+
+    before, after = found[0].score(rows), again.score(rows)
+    assert np.array_equal(before.log_likelihood, after.log_likelihood)
+    assert np.array_equal(before.surprise, after.surprise)
+    assert np.array_equal(found[0].expected(rows, (0.1, 0.9)), again.expected(rows, (0.1, 0.9)), True)
+    asked = (before.log_likelihood, np.full(100, 150))
+    assert np.array_equal(
+        found[0].calibration.p_value(*asked), again.calibration.p_value(*asked)
+    )
+    assert packed(again) == data
+
+
+def test_the_parts_of_a_surprise_sum_to_minus_the_log_likelihood(found):
+    scored = found[0].score(a_frame(300, seed=3))
+
+    assert found[0].names == ["amount", "visits", "channel", LATENT]
+    assert scored.surprise.sum(1) == pytest.approx(-scored.log_likelihood, abs=1e-5)
+
+
+def test_a_missing_cell_has_no_part_in_the_surprise(found):
+    rows = a_frame(50, seed=4)
+    missing = rows.assign(amount=np.nan)
+
+    scored = found[0].score(missing)
+
+    assert scored.surprise[:, 0] == pytest.approx(0, abs=1e-9)
+    assert np.isfinite(scored.log_likelihood).all()
+
+
+def test_the_log_likelihood_is_in_the_units_of_the_features():
+    train, held_out = a_frame(600), a_frame(200, seed=1)
+    in_cents = [frame.assign(amount=frame.amount * 100) for frame in (train, held_out)]
+
+    euros, _ = fitted(train, held_out)
+    cents, _ = fitted(*in_cents)
+
+    there = held_out.amount.notna().to_numpy()
+    shift = euros.score(held_out).log_likelihood - cents.score(in_cents[1]).log_likelihood
+    assert shift[there] == pytest.approx(np.log(100), abs=1e-3)
+    assert shift[~there] == pytest.approx(0, abs=1e-3)
+
+
+def test_a_row_is_scored_alone_as_among_others(found):
+    rows = a_frame(64, seed=5)
+
+    together = found[0].score(rows).log_likelihood
+    alone = [found[0].score(rows.iloc[[at]]).log_likelihood[0] for at in range(8)]
+
+    assert alone == pytest.approx(together[:8], abs=1e-9)
+
+
+def test_evidence_is_no_part_of_the_density(found):
+    rows = a_frame(50, seed=6)
+
+    changed = rows.assign(beside=1e9)
+
+    assert np.array_equal(
+        found[0].score(rows).log_likelihood, found[0].score(changed).log_likelihood
+    )
+
+
+def test_calibration_is_the_held_out_rows_alone(found):
+    surprise = -found[0].score(a_frame(200, seed=1)).log_likelihood
+
+    assert found[0].calibration.surprise == pytest.approx(np.sort(surprise))
+    assert (found[0].calibration.since, found[0].calibration.until) == WINDOW[:2]
+    assert set(found[0].calibration.baseline) == set(found[0].names)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "reason"),
+    [
+        ("amount", 5.0, "has one value only"),
+        ("amount", np.nan, "has no values"),
+        ("channel", "web", "has one value only"),
+        ("channel", "", "has no values"),
+        ("habit", 0.5, "has one value only"),
+    ],
+)
+def test_a_column_that_says_nothing_is_left_out_with_its_reason(column, value, reason):
+    train, held_out = a_frame(80), a_frame(80, seed=1)
+    train[column] = value
+
+    made, diagnostics = fitted(train, held_out)
+
+    assert diagnostics["left_out"] == {column: reason}
+    assert column not in [feature.name for feature in (*made.focal, *made.context)]
+    assert np.isfinite(made.score(held_out).log_likelihood).all()
+
+
+def test_nothing_that_varies_is_refused_with_what_to_do():
+    constant = a_frame(80).assign(amount=1.0, visits=0.0, channel="web")
+
+    with pytest.raises(DataQualityError, match="no column that varies"):
+        fitted(constant, constant)
+
+
+@pytest.mark.parametrize(("train", "held_out"), [(49, 200), (200, 49), (0, 0)])
+def test_too_few_rows_are_refused_with_their_counts(train, held_out):
+    with pytest.raises(DataQualityError) as caught:
+        fitted(a_frame(train), a_frame(held_out))
+
+    assert caught.value.exit_code == 4
+    assert f"{train} valid transactions to train on" in str(caught.value)
+    assert f"{held_out} to calibrate on" in str(caught.value)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(found):
+    again = fitted(a_frame(600), a_frame(200, seed=1))[0]
+    other = fitted(a_frame(600), a_frame(200, seed=1), seed=1)[0]
+
+    assert packed(again) == packed(found[0]) != packed(other)
+
+
+def test_a_single_column_without_context_is_enough():
+    made, _ = fitted(a_frame(100), a_frame(100, seed=1), features=(AMOUNT,))
+
+    assert np.isfinite(made.score(a_frame(20, seed=2)).log_likelihood).all()
+    assert made.names == ["amount", LATENT]
+
+
+def test_samples_are_in_real_units_and_repeatable(found):
+    drawn = found[0].sample(500, seed=3)
+
+    assert list(drawn) == ["amount", "visits", "channel"]
+    assert 20 < drawn.amount.median() < 50
+    assert set(drawn.channel) <= {"web", "chip", "(missing)", "(other)"}
+    assert (drawn.visits >= 0).all()
+    pd.testing.assert_frame_equal(drawn, found[0].sample(500, seed=3))
+
+
+def test_expected_ranges_and_levels_follow_the_context(found):
+    rows = a_frame(2, seed=8).assign(habit=[0.02, 0.7], channel="never seen")
+
+    expected = found[0].expected(rows, (0.05, 0.95))
+    levels = found[0].levels(rows)["channel"]
+
+    assert (expected[:, 0, 0] < expected[:, 0, 1]).all()
+    assert expected[1, 0].mean() > expected[0, 0].mean(), "amounts rise with the habit"
+    assert levels.sum(axis="columns").to_numpy() == pytest.approx([1, 1])
+    assert np.isfinite(found[0].score(rows).log_likelihood).all()
+
+
+def test_a_detector_is_not_changed_by_scoring(found):
+    before = packed(found[0])
+
+    found[0].score(a_frame(10))
+    found[0].expected(a_frame(10), (0.5,))
+    replace(found[0]).sample(5, seed=0)
+
+    assert packed(found[0]) == before

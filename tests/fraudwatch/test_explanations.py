@@ -1,0 +1,253 @@
+"""Reasons: the planted one first, in real units, in words that are true."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fraudwatch.explanations import LATENT_TEXT, Surprise, explain, money, plain
+from fraudwatch.features import FLOOR, Reference
+from shared.encoding import Feature
+
+REFERENCE = Reference({"EUR": 20.0, "JPY": 3000.0}, 20.0, 1.5, 3.0)
+RATIO = Feature("amount_ratio", "continuous", "focal", "times", "amount over the own median")
+RELATIVE = Feature("amount_relative", "continuous", "focal", "times", "amount over the median")
+KM = Feature("km", "continuous", "focal", "", "km")
+COUNT = Feature("count_1h", "count", "focal", "payments", "payments in the hour before")
+CHANNEL = Feature("channel", "category", "focal", "", "channel")
+NEW_SHOP = Feature("new_counterparty", "category", "focal", "", "whether the counterparty is new")
+NEW_CHANNEL = Feature("new_channel", "category", "focal", "", "whether this channel is new")
+HOURS = Feature("time_of_day", "category", "focal", "", "local time of day")
+OWN_NEW = Feature("new_product", "category", "focal", "", "new_product")  # a user's own column
+
+
+def explained(
+    feature: Feature,
+    value: Any,
+    expected: tuple[float, float] = (np.nan, np.nan),
+    levels: dict[str, float] | None = None,
+    **row: Any,
+) -> dict[str, Any]:
+    """The first reason of one row with one focal feature, and the summary beside it."""
+    rows = pd.DataFrame([{"amount": 50.0, "currency": "EUR", **row}])
+    frame = pd.DataFrame([{feature.name: value, "own_amount_median": 100.0}])
+    surprise = Surprise(
+        names=[feature.name, "latent"],
+        focal=(feature,),
+        parts=np.array([[5.0, 1.0]]),
+        baseline={feature.name: 1.0, "latent": 0.5},
+        expected=np.array([[expected]]),
+        levels={feature.name: pd.DataFrame([levels])} if levels else {},
+    )
+    reasons, summaries = explain(rows, frame, surprise, REFERENCE)
+    return {**reasons.iloc[0].to_dict(), "summary": summaries[0], "rows": reasons}
+
+
+# --- order and shares ---------------------------------------------------------------------------
+
+
+def several(parts: np.ndarray) -> tuple[pd.DataFrame, list[str]]:
+    focal = (RATIO, KM, CHANNEL)
+    rows = pd.DataFrame({"amount": [412.5, 30.0], "currency": "EUR"})
+    frame = pd.DataFrame(
+        {
+            "amount_ratio": [412.5 / 22, 30 / 22],
+            "own_amount_median": 100.0,
+            "km": [3.0, 400.0],
+            "channel": ["web", "chip"],
+        }
+    )
+    surprise = Surprise(
+        names=["amount_ratio", "km", "channel", "latent"],
+        focal=focal,
+        parts=parts,
+        baseline={"amount_ratio": 1.0, "km": 3.0, "channel": 0.5, "latent": 0.2},
+        expected=np.tile([[0.5, 2.0], [1.0, 9.0], [np.nan, np.nan]], (2, 1, 1)),
+        levels={"channel": pd.DataFrame({"chip": [0.8] * 2, "web": [0.2] * 2})},
+    )
+    return explain(rows, frame, surprise, REFERENCE)
+
+
+PARTS = np.array([[9.0, 2.9, 2.5, 4.0], [1.1, 8.0, 0.4, 0.1]])
+
+
+def test_what_was_planted_comes_first_and_what_belongs_to_no_feature_last():
+    reasons, summaries = several(PARTS)
+
+    first = reasons[reasons["rank"] == 1].feature.tolist()
+    last = reasons[reasons["rank"] == 4].feature.tolist()
+    assert first == ["amount_ratio", "km"]
+    assert last == ["latent", "latent"]
+    assert reasons[reasons.feature == "latent"].text.unique().tolist() == [LATENT_TEXT]
+    assert summaries[0].startswith("412.50 EUR") and "hannel web" in summaries[0]
+    assert summaries[1] == "Km: 400, usually 1 to 9."
+
+
+def test_reasons_rank_by_what_is_above_their_own_median():
+    reasons, _ = several(np.array([[4.5, 6.0, 0.5, 0.0]] * 2))
+
+    assert reasons.feature[:3].tolist() == ["amount_ratio", "km", "channel"], "3.5 over 3.0 over 0"
+
+
+def test_shares_are_of_the_excess_and_sum_to_one():
+    reasons, _ = several(PARTS)
+    first = reasons[reasons["row"] == 0].set_index("feature")
+
+    assert first.share["amount_ratio"] == pytest.approx(8 / 10)
+    assert first.share["km"] == 0, "below its median"
+    assert reasons.groupby("row").share.sum().tolist() == pytest.approx([1, 1])
+    assert reasons.groupby("row").contribution.sum().tolist() == pytest.approx(PARTS.sum(1))
+
+
+def test_a_row_without_any_surprise_still_has_a_sentence():
+    reasons, summaries = several(np.zeros((2, 4)))
+
+    assert reasons.share.tolist() == [0.0] * 8
+    assert all(len(text) > 5 for text in summaries)
+
+
+def test_the_same_input_gives_the_same_reasons_and_rows_do_not_matter_to_each_other():
+    reasons, summaries = several(PARTS)
+    again, same = several(PARTS)
+
+    pd.testing.assert_frame_equal(reasons, again)
+    assert summaries == same
+    assert reasons.index.is_unique and set(reasons["row"]) == {0, 1}
+
+
+# --- texts of each kind -------------------------------------------------------------------------
+
+
+def test_an_amount_stands_beside_what_the_customer_spends_in_real_units():
+    found = explained(RATIO, 412.5 / 22, (0.5, 2.0), amount=412.5)
+
+    typical = 20 * (1 + FLOOR)
+    assert found["value_number"] == 412.5
+    assert (found["expected_low"], found["expected_high"]) == (0.5 * typical, 2 * typical)
+    assert found["text"] == "412.50 EUR, where this customer spends 11 to 44"
+    assert (found["value"], found["expected"], found["unit"]) == ("412.50", "11 to 44", "EUR")
+
+
+def test_an_amount_is_compared_within_its_currency():
+    found = explained(RELATIVE, 10.0, (0.1, 2.0), amount=30_000.0, currency="JPY")
+
+    assert found["text"] == "30,000 JPY, where customers like this one spend 300 to 6,000"
+
+
+@pytest.mark.parametrize("feature", [RATIO, RELATIVE])
+def test_a_negative_amount_is_shown_as_the_row_has_it(feature):
+    found = explained(feature, 412.5 / 22, (-0.5, 2.0), amount=-412.5)
+
+    assert found["value_number"] == -412.5
+    assert found["value"] == "-412.50"
+    assert found["expected_low"] < found["expected_high"] == 0
+    assert found["text"].startswith("-412.50 EUR, where -4")
+    assert "spend" not in found["text"], "money back is not spent"
+
+
+def test_the_size_of_an_amount_is_never_expected_below_nothing():
+    found = explained(RATIO, 3.0, (-2.0, 2.0), amount=66.0)
+
+    assert found["expected_low"] == 0
+    assert found["expected"] == "0.00 to 44"
+
+
+def test_an_amount_without_a_currency_has_no_unit():
+    assert explained(RATIO, 3.0, (0.5, 2.0), amount=66.0, currency="")["text"].startswith("66.00, w")
+
+
+def test_a_number_stands_beside_its_range():
+    found = explained(KM, 400.0, (1.0, 9.25))
+
+    assert found["text"] == "km: 400, usually 1 to 9.25"
+    assert (found["value_number"], found["expected_low"], found["expected_high"]) == (400, 1, 9.25)
+
+
+def test_a_count_whose_range_is_one_number_is_not_a_range():
+    assert explained(COUNT, 4.0, (0.0, 0.0))["text"].endswith("4, usually 0")
+
+
+def test_a_missing_number_is_said_to_be_unknown():
+    found = explained(KM, np.nan, (1.0, 9.0))
+
+    assert (found["value"], found["text"]) == ("unknown", "km is not known")
+    assert pd.isna(found["value_number"])
+
+
+def test_a_level_stands_beside_the_usual_ones():
+    found = explained(CHANNEL, "web", levels={"chip": 0.7, "web": 0.05, "atm": 0.25})
+
+    assert found["text"] == "channel web, expected chip (70%), atm (25%)"
+    assert pd.isna(found["value_number"])
+
+
+def test_without_a_usual_level_the_likeliest_is_named():
+    levels = {f"l{at}": 0.09 + 0.001 * at for at in range(10)}
+
+    assert explained(CHANNEL, "x", levels=levels)["expected"] == "l9 (10%)"
+
+
+def test_an_empty_text_is_called_missing():
+    assert explained(CHANNEL, "", levels={"chip": 1.0})["text"].startswith("channel missing, ")
+
+
+@pytest.mark.parametrize(
+    ("feature", "level", "text"),
+    [
+        (NEW_SHOP, "yes", "a counterparty this customer has not used before"),
+        (NEW_SHOP, "no", "a counterparty this customer has used before"),
+        (NEW_CHANNEL, "yes", "a channel this customer has not used before"),
+        (NEW_SHOP, "", "a counterparty of a customer who is not known"),
+    ],
+)
+def test_novelty_is_told_in_words(feature, level, text):
+    assert explained(feature, level, levels={"no": 0.9, "yes": 0.1})["text"] == text
+
+
+def test_a_users_own_column_called_new_is_told_by_its_level():
+    found = explained(OWN_NEW, "loan", levels={"card": 0.9, "loan": 0.1})
+
+    assert found["text"] == "new product loan, expected card (90%)"
+
+
+def test_the_time_of_day_is_told_by_the_clock():
+    found = explained(HOURS, "03-06", levels={"12-15": 0.8, "03-06": 0.2})
+
+    assert found["text"].startswith("between 03:00 and 06:00, expected 12-15 (80%)")
+
+
+def test_the_amount_is_told_once_in_a_summary():
+    rows = pd.DataFrame({"amount": [900.0], "currency": ["EUR"]})
+    frame = pd.DataFrame(
+        {"amount_ratio": [40.0], "amount_relative": [45.0], "own_amount_median": [100.0]}
+    )
+    surprise = Surprise(
+        names=["amount_ratio", "amount_relative", "latent"],
+        focal=(RATIO, RELATIVE),
+        parts=np.array([[9.0, 8.0, 0.0]]),
+        baseline={"amount_ratio": 0.0, "amount_relative": 0.0, "latent": 0.0},
+        expected=np.array([[[0.5, 2.0], [0.5, 2.0]]]),
+        levels={},
+    )
+
+    _, summaries = explain(rows, frame, surprise, REFERENCE)
+
+    assert summaries[0].count("900.00 EUR") == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0"), (3.0, "3"), (-2.0, "-2"), (0.12345, "0.123"), (12345.0, "12,345")],
+)
+def test_plain_numbers(value, text):
+    assert plain(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.5, "0.50"), (999.99, "999.99"), (-1234.5, "-1,234"), (1e6, "1,000,000")]
+)
+def test_money_has_cents_below_a_thousand_only(value, text):
+    assert money(value) == text

@@ -1,0 +1,379 @@
+"""The README is the only manual: what it lists is what there is, and its blocks run."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shlex
+import sqlite3
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import sqlalchemy as sa
+
+import fraudwatch.config
+import fraudwatch.features
+import fraudwatch.verdicts
+import segmenter.config
+import segmenter.decisions
+import segmenter.features
+from shared import config, errors, frames, mapping, scheduling, synthetic, tables
+from shared.cli import cli, main
+from tests.builders import ask, make_results, run_sql
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SECTIONS = {
+    "`[source]`": config.Source,
+    "`[source.transactions]`": config.Transactions,
+    "`[source.customers]`": config.Customers,
+    "`[results]`": config.Results,
+    "`[segmenter]`": segmenter.config.Settings,
+    "`[fraudwatch]`": fraudwatch.config.Settings,
+}
+MAPPED = {"occurred_at", "customer_id", "counterparty_id", "amount", "currency"}
+OURS = ("peerwatch ", ".venv/bin/peerwatch ")
+BASE = {"url": "sqlite:///bank.db", "transactions": {"table": "t", "id": "i", "time": "w"}}
+BASE["transactions"] |= {"amount": "a"}  # type: ignore[operator]
+
+
+# --- reading the manual -------------------------------------------------------------------------
+
+
+def section(heading: str) -> str:
+    """What stands under a heading, up to the next one of any level."""
+    found = re.findall(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#|\Z)", README, re.M | re.S)
+    assert len(found) == 1, f"{heading}: found {len(found)} times"
+    return str(found[0])
+
+
+def listed(text: str) -> dict[str, list[str]]:
+    """The rows of the tables in a text: what the first cell names, each with the row's cells."""
+    rows = [
+        re.split(r"(?<!\\)\|", line.strip("| "))
+        for line in text.splitlines()
+        if line.startswith("| ") and not line.startswith("| ---")
+    ]
+    cells = [[cell.strip() for cell in row] for row in rows]
+    return {name: row for row in cells for name in re.findall(r"`([^`]+)`", row[0])}
+
+
+def blocks(language: str) -> list[str]:
+    """The code blocks of a language, in their order."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
+
+
+def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
+    """Every command that does something, by its words."""
+    for name, command in sorted(group.commands.items()):
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+        else:
+            yield " ".join((*path, name)), command
+
+
+COMMANDS = dict(commands(cli))
+EVERYWHERE = {name for option in cli.params for name in option.opts} | {"-h", "--help"}
+
+
+def own_options(command: click.Command) -> set[str]:
+    options = (item for item in command.params if isinstance(item, click.Option))
+    return {name for option in options for name in option.opts} - EVERYWHERE
+
+
+def documented_commands() -> dict[str, list[str]]:
+    """The rows of the table of commands, by the words before arguments."""
+    rows = listed(section("Commands"))
+    words = {name: row for name, row in rows.items() if name.startswith("peerwatch ")}
+    return {
+        re.sub(r" [\[A-Z].*", "", name).removeprefix("peerwatch "): row
+        for name, row in words.items()
+    }
+
+
+# --- commands -----------------------------------------------------------------------------------
+
+
+def test_the_commands_are_those_of_the_program():
+    assert set(documented_commands()) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_commands_options_and_arguments_are_listed(name):
+    first, options, _what = documented_commands()[name]
+    arguments = [item for item in COMMANDS[name].params if isinstance(item, click.Argument)]
+
+    assert set(re.findall(r"(?<!\w)--?[a-z][a-z-]*", options)) == own_options(COMMANDS[name])
+    assert [a.human_readable_name for a in arguments] == re.findall(r"[A-Z_]{3,}", first)
+
+
+def test_the_options_of_every_command_are_listed_once():
+    assert EVERYWHERE == {name.split(" ")[0] for name in listed(section("Commands"))} & EVERYWHERE
+    for command in COMMANDS.values():
+        assert EVERYWHERE - {"--version", "-h", "--help"} <= {
+            n for p in command.params for n in p.opts
+        }
+
+
+def shell_lines() -> list[str]:
+    """Every line of a shell block, and every `peerwatch …` inside a cron line."""
+    lines = [line for block in blocks("sh") for line in block.splitlines() if line]
+    cron = [line for block in blocks("text") for line in block.splitlines() if "&& peer" in line]
+    return lines + [line.split("&& ")[1] for line in cron]
+
+
+def test_every_command_line_of_the_manual_is_understood():
+    typed = [shlex.split(line)[1:] for line in shell_lines() if line.startswith(OURS)]
+
+    assert len(typed) > 10
+    for words in typed:
+        if words == ["--version"]:
+            continue
+        context, command, rest = click.Context(cli), cli, words
+        while isinstance(command, click.Group):
+            _name, found, rest = command.resolve_command(context, rest)
+            assert found is not None
+            command = found  # type: ignore[assignment]
+        command.make_context(words[0], list(rest), parent=context)  # parses, runs nothing
+
+
+def test_every_make_target_of_the_manual_is_there_and_the_other_way_round():
+    known = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+
+    assert (
+        set(re.findall(r"\bmake (demo|test|check|format|quality|bench|clean)\b", README)) == known
+    )
+
+
+def test_the_exit_codes_are_those_of_the_errors():
+    tree = [errors.PeerwatchError, *errors.PeerwatchError.__subclasses__()]
+    interrupted = 130
+
+    documented = {int(row[0]) for row in cells(section("Exit codes")) if row[0].isdecimal()}
+
+    assert documented == {error.exit_code for error in tree} | {0, interrupted}
+
+
+def cells(text: str) -> list[list[str]]:
+    """The cells of every row of the tables in a text."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines]
+
+
+# --- settings -----------------------------------------------------------------------------------
+
+
+def shown(field: dataclasses.Field[Any]) -> str:
+    """A default as the manual writes it."""
+    if field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
+    elif field.default is dataclasses.MISSING:
+        return "required"
+    else:
+        default = field.default
+    if default is None:
+        return "not set"
+    if default == () or default == {}:
+        return "`[]`" if default == () else "`{}`"
+    return f"`{mapping.quoted(default)}`" if isinstance(default, str) else f"`{default}`"
+
+
+@pytest.mark.parametrize("heading", SECTIONS)
+def test_every_setting_stands_with_its_default(heading):
+    documented = {name: row[1] for name, row in listed(section(heading)).items()}
+
+    assert documented == {
+        field.name: shown(field) for field in dataclasses.fields(SECTIONS[heading])
+    }
+
+
+def test_the_schedule_is_the_one_that_init_writes():
+    documented = {name: row[1].strip('`"') for name, row in listed(section("`[schedule]`")).items()}
+
+    expected = dict.fromkeys(scheduling.SCHEDULABLE, "nothing") | mapping.SCHEDULE
+    assert documented == expected
+
+
+def test_every_toml_block_is_a_configuration():
+    found = blocks("toml")
+    environment = {"RESULTS_PASSWORD": "secret"}
+
+    for block in found:
+        document = {"source": BASE} | tomllib.loads(block)
+        made = config.parse(document, Path("peerwatch.toml"), environment)
+        assert made.source.transactions.table == document["source"]["transactions"]["table"]  # type: ignore[index]
+    assert len(found) >= 3
+
+
+# --- tables, views, words -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", tables.tables().metadata.tables)
+def test_a_tables_columns_are_listed_in_their_order(name):
+    table = tables.tables().metadata.tables[name]
+
+    assert list(listed(section(f"`{name}`"))) == [column.name for column in table.columns]
+
+
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The result tables, empty."""
+    path = tmp_path_factory.mktemp("migrated") / "bank.db"
+    path.touch()
+    make_results(f"sqlite:///{path}")
+    return path
+
+
+@pytest.mark.parametrize("name", tables.VIEWS)
+def test_a_views_columns_are_listed_in_their_order(migrated, name):
+    with sqlite3.connect(migrated) as connection:
+        columns = connection.execute(f"SELECT * FROM {name}").description
+
+    assert list(listed(section(f"View `{name}`"))) == [column[0] for column in columns]
+
+
+def test_every_quarantine_code_stands_with_its_meaning():
+    rows = listed(section("The mapping"))
+
+    documented = {code: row[1] for code, row in rows.items() if len(row) == 2 and code in row[0]}
+    assert documented == frames.CODES
+
+
+def test_the_verdicts_and_the_states_are_those_of_the_program():
+    assert tuple(listed(section("Verdicts"))) == fraudwatch.verdicts.VERDICTS
+    states = [name for name in listed(section("How segments are made")) if len(name) < 9]
+    assert set(segmenter.decisions.STATES) <= set(states)
+
+
+@pytest.mark.parametrize(
+    ("heading", "features"),
+    [
+        ("How a score is made", fraudwatch.features.declared(MAPPED)),
+        ("How segments are made", segmenter.features.FEATURES),
+    ],
+    ids=["fraudwatch", "segmenter"],
+)
+def test_every_feature_stands_with_its_role_and_unit(heading, features):
+    documented = {name: row[1:3] for name, row in listed(section(heading)).items() if len(row) == 4}
+
+    assert documented == {feature.name: [feature.role, feature.unit] for feature in features}
+
+
+def test_every_file_of_the_house_is_in_its_tree():
+    block = next(block for block in blocks("text") if block.startswith("shared/"))
+    names = re.findall(r"^ *([\w.]+\.(?:py|html|mako)) ", block, re.M)
+    packages = ("shared", "segmenter", "fraudwatch", "migrations")
+    files = [path for package in packages for path in (ROOT / package).rglob("*.*")]
+    kept = [path.name for path in files if path.suffix in (".py", ".html", ".mako")]
+
+    assert sorted(names) == sorted(name for name in kept if name != "__init__.py")
+
+
+def test_every_link_inside_the_manual_leads_somewhere():
+    headings = re.findall(r"^#+ (.+)$", README, re.M)
+    anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+    links = set(re.findall(r"\]\(#([^)]+)\)", README))
+
+    assert links
+    assert links <= anchors
+
+
+# --- blocks that run ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small world, fitted and scored by the commands; the database's path."""
+    folder = tmp_path_factory.mktemp("demo")
+    world = synthetic.world(0, customers=200, days=60)
+    path = folder / "bank.db"
+    with sqlite3.connect(path) as connection:
+        for name, frame in (("customers", world.customers), ("transactions", world.transactions)):
+            columns = ", ".join(f"{c} {kind}" for c, kind in synthetic.SQL_TYPES[name].items())
+            connection.execute(f"CREATE TABLE {name} ({columns})")
+            frame.to_sql(name, connection, if_exists="append", index=False)
+    typed("init", "--url", f"sqlite:///{path}", folder=folder)
+    typed("segmenter", "fit", folder=folder)
+    typed("segmenter", "score", folder=folder)
+    typed("fraudwatch", "fit", "--until", "2025-04-20", folder=folder)
+    typed("fraudwatch", "score", folder=folder)
+    return path
+
+
+def typed(*words: str, folder: Path) -> None:
+    """Runs a command in this process, as a person types it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["peerwatch", *words, "--quiet"])
+        patch.setenv("PEERWATCH_CONFIG", str(folder / "peerwatch.toml"))
+        assert main() == 0, words
+
+
+def test_the_queries_have_answers_on_a_scored_database(small_demo):
+    queries = blocks("sql")
+
+    assert len(queries) == 7  # five queries, a verdict and what came of it
+    for query in queries:
+        if query.startswith("INSERT"):
+            run_sql(f"sqlite:///{small_demo}", query)
+        else:
+            assert ask(f"sqlite:///{small_demo}", query), query
+
+
+def test_a_verdict_by_sql_closes_its_alert(small_demo):
+    insert = next(query for query in blocks("sql") if query.startswith("INSERT"))
+    with sqlite3.connect(small_demo) as connection:
+        connection.execute("DELETE FROM fraud_verdicts")
+        connection.execute(insert)
+        said = connection.execute(
+            "SELECT verdict, status FROM alert_outcomes WHERE actor IS NOT NULL"
+        )
+
+        assert said.fetchall() == [("false_positive", "closed")]
+
+
+def test_the_statements_are_postgresqls_as_well(postgresql_url):
+    make_results(postgresql_url)
+    for name, columns in synthetic.SQL_TYPES.items():
+        declared = ", ".join(f"{c} {_on_postgresql(kind)}" for c, kind in columns.items())
+        run_sql(postgresql_url, f"CREATE TABLE {name} ({declared})")
+    grants = "".join(blocks("sql postgresql")).split(";")
+    engine = sa.create_engine(postgresql_url, poolclass=sa.NullPool)
+    with engine.connect() as connection, connection.begin() as transaction:
+        connection.exec_driver_sql("SET search_path TO public, peerwatch")
+        connection.exec_driver_sql("CREATE ROLE analyst")
+        for statement in [*blocks("sql"), *grants]:
+            if statement.strip():
+                connection.exec_driver_sql(statement.replace("%", "%%"))
+        rights = connection.exec_driver_sql(
+            "SELECT has_table_privilege('analyst', 'peerwatch.fraud_verdicts', 'INSERT'), "
+            "has_table_privilege('analyst', 'peerwatch.fraud_alerts', 'INSERT')"
+        )
+        assert rights.one() == (True, False)
+        transaction.rollback()
+
+
+def _on_postgresql(kind: str) -> str:
+    return {"REAL": "DOUBLE PRECISION", "INTEGER": "BIGINT"}.get(kind.upper(), kind)
+
+
+def test_the_python_blocks_run():
+    (block,) = blocks("python")
+
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", block], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("(300, ")
+
+
+def test_a_statement_in_the_manual_that_is_no_command_would_be_noticed():
+    with pytest.raises(click.UsageError):
+        cli.resolve_command(click.Context(cli), ["scor"])
