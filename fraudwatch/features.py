@@ -433,10 +433,10 @@ _PARTS = (
             ),
             ("own_amount_median", *_TYPICAL, "the customer's own median amount", "log1p"),
             ("own_amount_q75", *_TIMES, "own upper quartile over the own median", "log1p"),
-            ("own_amount_q95", *_TIMES, "own upper twentieth over the own median", "log1p"),
+            ("own_amount_q95", *_BESIDE, "times", "own upper twentieth over the own median"),
             ("mean_amount_1d", *_BESIDE, "% of typical", "the customer's mean amount in 1 day"),
-            ("mean_amount_7d", *_TYPICAL, "the customer's mean amount in 7 days", "log1p"),
-            ("mean_amount_30d", *_TYPICAL, "the customer's mean amount in 30 days", "log1p"),
+            ("mean_amount_7d", *_BESIDE, "% of typical", "the customer's mean amount in 7 days"),
+            ("mean_amount_30d", *_BESIDE, "% of typical", "the customer's mean amount in 30 days"),
         ),
     ),
     _Part(

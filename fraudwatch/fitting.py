@@ -184,6 +184,9 @@ def registered(
         champions = registry.champion_id(connection, run.tables, KIND)
     verdict = "champion" if champions == name else "stays a candidate"
     data = {**diagnostics, "gate": gate, "status": verdict}
+    against = "; ".join(f"not so: {check}" for check, good in gate["checks"].items() if not good)
+    if champions != name and against:
+        verdict = f"{verdict} ({against})"
     return said(outcome, f"fitted {name} on {trained} transactions: {verdict}", data, name)
 
 

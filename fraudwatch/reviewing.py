@@ -41,7 +41,8 @@ def write_report(run: Run, request: Request) -> Outcome:
     )
     if not request.dry_run:
         path.write_text(html, encoding="utf-8")
-    return Outcome(f"wrote {path}", {"path": str(path), "alerts": len(found["alerts"])})
+    verb = "would have written" if request.dry_run else "wrote"
+    return Outcome(f"{verb} {path}", {"path": str(path), "alerts": len(found["alerts"])})
 
 
 def _report_extras(
@@ -144,11 +145,14 @@ def _labelled_rows(
 
 
 def _evaluated(run: Run, rows: pd.DataFrame, column: str, window: tuple[int, int]) -> Outcome:
-    known = rows[rows.label.notna()]
+    settings = run.settings(KIND)
+    ripe = days_before(frames.micros(run.clock), settings.label_delay_days)
+    # A zero that is younger than a chargeback may still become a fraud: it is unknown.
+    known = rows[(rows.label > 0) | (rows.label.notna() & (rows.occurred_at <= ripe))]
     _require_labels(known, len(rows), column)
     fraud = known.label.to_numpy() > 0
     day = frames.local_days(known.occurred_at.to_numpy(), run.source.settings.timezone)
-    budget = run.settings(KIND).reviews_per_day
+    budget = settings.reviews_per_day
     customer = known.customer_id.astype("object").where(
         known.customer_id.notna(), known.transaction_id
     )
@@ -157,12 +161,15 @@ def _evaluated(run: Run, rows: pd.DataFrame, column: str, window: tuple[int, int
         "peerwatch (anomaly_score)": known.anomaly_score.to_numpy(),
         "peerwatch (log_likelihood)": -known.log_likelihood.to_numpy(),
         "rule: amount": amount,
-        "rule: amount over own mean": amount
-        / np.maximum(known.own_mean.fillna(0).to_numpy(), 1e-9),
+        # Who has no payments yet is compared with a typical amount, which is 100 %.
+        "rule: amount over own mean": amount / known.own_mean.replace(0, np.nan).fillna(100),
     }
     kinds = known.label_kind.to_numpy() if "label_kind" in known else None
     table = [
-        {"score": name, **_figures(fraud, values, day, customer.to_numpy(), amount, budget, kinds)}
+        {
+            "score": name,
+            **_figures(fraud, np.asarray(values), day, customer.to_numpy(), amount, budget, kinds),
+        }
         for name, values in scorers.items()
     ]
     since, until = (frames.moment(value) for value in window)
@@ -270,7 +277,8 @@ def sample(run: Run, request: Request) -> Outcome:
     path = Path(str(request.options.get("out") or "fraudwatch_sample.csv"))
     if not request.dry_run:
         drawn.to_csv(path, index=False)
+    verb = "would have written" if request.dry_run else "wrote"
     return Outcome(
-        f"wrote {len(drawn)} synthetic transactions to {path}",
+        f"{verb} {len(drawn)} synthetic transactions to {path}",
         {"path": str(path), "rows": len(drawn)},
     )

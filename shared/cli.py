@@ -273,7 +273,16 @@ def fraudwatch() -> None:
 
 SINCE = click.option("--from", "since", type=MOMENT, help="Start of the window.")
 UNTIL = click.option("--until", "until", type=MOMENT, help="End of the window, itself not in it.")
-OUT = click.option("--out", metavar="FILE", help="Where to write.")
+
+
+def _in_a_folder(_context: click.Context, _option: click.Parameter, file: str | None) -> str | None:
+    """Refuses a file in a folder that is not there, before the work rather than after it."""
+    if file is not None and not Path(file).parent.is_dir():
+        raise click.BadParameter(f"There is no folder {Path(file).parent}.")
+    return file
+
+
+OUT = click.option("--out", metavar="FILE", callback=_in_a_folder, help="Where to write.")
 
 
 @segmenter.command("fit")
@@ -505,6 +514,7 @@ def schedule(front: Front, once: bool) -> None:
     config = front.config()
     if not config.schedule:
         raise ConfigurationError(f"{config.path} has no [schedule]; nothing to wait for.")
+    started_now: list[str] = []
     failed: list[str] = []
 
     def check() -> None:
@@ -513,12 +523,17 @@ def schedule(front: Front, once: bool) -> None:
             started = runs.last_started(connection, results.tables)
         for job in scheduling.due(config.schedule, started, datetime.now(UTC)):
             front.note(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {job}")
+            started_now.append(job)
             if not front.dry_run and scheduling.run_child(job, str(config.path)):
                 failed.append(job)
 
     if once:
         check()
-        front.say("", {"failed": failed})
+        verb = "due" if front.dry_run else "ran"
+        front.say(
+            f"{verb}: {', '.join(started_now)}" if started_now else "nothing is due",
+            {"jobs": started_now, "failed": failed},
+        )
         if failed:
             raise PeerwatchError(f"These jobs failed: {', '.join(failed)}. See: peerwatch runs")
         return

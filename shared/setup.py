@@ -45,14 +45,16 @@ def init(url: str, path: Path, *, dry_run: bool, environment: Mapping[str, str])
         kinds, types = source.kinds, source.types
     data = {"config": str(path), "kinds": kinds, "mapping": settings.source.transactions.__dict__}
     if dry_run:
-        return Made(f"would write {path} and make the result tables\n\n{text}", data, notes)
+        verb = "keep" if path.is_file() else "write"
+        return Made(f"would {verb} {path} and make the result tables\n\n{text}", data, notes)
     _create(settings, kinds, types)
+    verb = "kept" if path.is_file() else "wrote"
     if not path.is_file():
         part = path.with_name(f"{path.name}.part")
         part.write_text(text, encoding="utf-8")
         part.replace(path)
     next_steps = "Look it through, then: peerwatch doctor"
-    return Made(f"wrote {path} and made the result tables. {next_steps}", data, notes)
+    return Made(f"{verb} {path} and made the result tables. {next_steps}", data, notes)
 
 
 def _kept(
@@ -64,7 +66,7 @@ def _kept(
             f"{path} is there already, for another database. Name another file with --config, or "
             "remove it to start anew."
         )
-    return settings, path.read_text(encoding="utf-8"), [f"kept {path} as it is"]
+    return settings, path.read_text(encoding="utf-8"), []
 
 
 def _proposed(

@@ -88,3 +88,36 @@ def database(request: pytest.FixtureRequest) -> str:
     """The URL of an empty database, once on each of the two."""
     url: str = request.getfixturevalue(f"{request.param}_url")
     return url
+
+
+@pytest.fixture(scope="session")
+def fitted_sqlite(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The small bank of `small_bank`, fitted once; tests work on copies of it."""
+    from tests.small_bank import fitted_bank
+
+    path = tmp_path_factory.mktemp("fitted") / "bank.db"
+    path.touch()
+    return fitted_bank(f"sqlite:///{path}").url
+
+
+@pytest.fixture(scope="session")
+def fitted_postgresql(postgresql_server: str) -> Iterator[str]:
+    """The same on PostgreSQL, as the template of the tests' own databases."""
+    from tests.small_bank import fitted_bank
+
+    name = f"peerwatch_fitted_{secrets.token_hex(6)}"
+    execute(postgresql_server, f"CREATE DATABASE {name} TEMPLATE template0")
+    url = make_url(postgresql_server).set(database=name).render_as_string(hide_password=False)
+    try:
+        yield fitted_bank(url).url
+    finally:
+        execute(postgresql_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def fitted_database(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a copy of the fitted bank, once on each of the two."""
+    from tests.small_bank import copies
+
+    with copies(request.getfixturevalue(f"fitted_{request.param}")) as url:
+        yield url

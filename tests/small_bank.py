@@ -86,7 +86,9 @@ class Bank:
     url: str
     results_url: str | None = None
     settings: dict[str, Any] = field(default_factory=lambda: dict(SETTINGS))
-    mapped: dict[str, Any] = field(default_factory=lambda: {k: _plain(v) for k, v in MAPPED.items()})
+    mapped: dict[str, Any] = field(
+        default_factory=lambda: {k: _plain(v) for k, v in MAPPED.items()}
+    )
     source: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -220,5 +222,3 @@ def copies(template: str) -> Iterator[str]:
         yield url.set(database=name).render_as_string(False)
     finally:
         execute(server, f"DROP DATABASE {name} WITH (FORCE)")
-
-

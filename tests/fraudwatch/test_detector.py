@@ -55,9 +55,7 @@ def few_steps() -> Iterator[None]:
 def fitted(
     train: pd.DataFrame, held_out: pd.DataFrame, features=FEATURES, seed: int = 0
 ) -> tuple[Detector, dict]:
-    return detector.fit(
-        train, held_out, features, REFERENCE, WINDOW, np.random.default_rng(seed)
-    )
+    return detector.fit(train, held_out, features, REFERENCE, WINDOW, np.random.default_rng(seed))
 
 
 @pytest.fixture(scope="module")
@@ -77,11 +75,11 @@ def test_a_stored_detector_scores_the_same_to_the_last_bit(found):
     before, after = found[0].score(rows), again.score(rows)
     assert np.array_equal(before.log_likelihood, after.log_likelihood)
     assert np.array_equal(before.surprise, after.surprise)
-    assert np.array_equal(found[0].expected(rows, (0.1, 0.9)), again.expected(rows, (0.1, 0.9)), True)
-    asked = (before.log_likelihood, np.full(100, 150))
     assert np.array_equal(
-        found[0].calibration.p_value(*asked), again.calibration.p_value(*asked)
+        found[0].expected(rows, (0.1, 0.9)), again.expected(rows, (0.1, 0.9)), True
     )
+    asked = (before.log_likelihood, np.full(100, 150))
+    assert np.array_equal(found[0].calibration.p_value(*asked), again.calibration.p_value(*asked))
     assert packed(again) == data
 
 

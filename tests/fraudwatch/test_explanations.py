@@ -156,7 +156,9 @@ def test_the_size_of_an_amount_is_never_expected_below_nothing():
 
 
 def test_an_amount_without_a_currency_has_no_unit():
-    assert explained(RATIO, 3.0, (0.5, 2.0), amount=66.0, currency="")["text"].startswith("66.00, w")
+    assert explained(RATIO, 3.0, (0.5, 2.0), amount=66.0, currency="")["text"].startswith(
+        "66.00, w"
+    )
 
 
 def test_a_number_stands_beside_its_range():
