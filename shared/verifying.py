@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -156,7 +156,10 @@ def _books(source: Source, results: Results, clock: int) -> list[dict[str, Any]]
     days = counts.index.to_numpy().astype("datetime64[D]").astype(object)
     now = {day: int(rows) for day, rows in zip(days, counts, strict=True)}
     now |= {None: undated} if undated else {}
-    arrived = sum(max(rows - then.get(day, 0), 0) for day, rows in now.items())
+    scope = date.fromisoformat(known[""])
+    arrived = sum(
+        max(rows - then.get(day, 0), 0) for day, rows in now.items() if day is None or day >= scope
+    )
     fewer = sum(now.get(day, 0) < rows for day, rows in then.items())
     return [
         {

@@ -30,7 +30,12 @@ FITTED = START + timedelta(days=FITTED_DAYS)
 END = START + timedelta(days=DAYS)
 SCOPE = FITTED - timedelta(days=7)
 TYPES = COLUMNS | {"tx_id": "BIGINT PRIMARY KEY", "fraud": "SMALLINT", "kind": "TEXT"}
-SETTINGS = {"training_days": 90, "calibration_days": 14, "reviews_per_day": 2}
+SETTINGS = {
+    "training_days": 90,
+    "calibration_days": 14,
+    "reviews_per_day": 2,
+    "label_delay_days": 0,
+}
 STEPS = (120, 120)  # of training: enough to tell 900.00 from 30.00
 RESULTS = (
     "settings", "model_versions", "pipeline_runs", "run_batches", "segments", "segment_profiles",
@@ -147,7 +152,7 @@ class Bank:
             "SELECT transaction_id, log_likelihood, anomaly_score, p_value "
             "FROM #current_transaction_scores"
         )
-        assert len(dict((row[0], 0) for row in rows)) == len(rows), "each transaction once"
+        assert len({row[0] for row in rows}) == len(rows), "each transaction once"
         return {row[0]: tuple(row[1:]) for row in rows}
 
     def alerts(self) -> list[tuple]:

@@ -166,7 +166,7 @@ counted AS (
 ),
 -- Wilson's interval at 95 %: n judged cases, p their precision
 rated AS (
-    SELECT c.*, confirmed + false_ones AS n,
+    SELECT c.*, NULLIF(confirmed + false_ones, 0) AS n,  -- null where all are inconclusive
         CASE WHEN confirmed + false_ones > 0
              THEN confirmed * 1.0 / (confirmed + false_ones) END AS p
     FROM counted c

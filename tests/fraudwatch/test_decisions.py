@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -233,7 +235,7 @@ def test_cases_are_the_same_whatever_the_batches(alerts, cuts):
 
     apart = together.iloc[:0]
     edges = [0, *sorted(cut for cut in cuts if cut < len(rows)), len(rows)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         found = in_cases(*rows[start:end], earlier=apart)
         apart = pd.concat([apart, found]) if len(apart) else found
 

@@ -384,7 +384,7 @@ def test_old_rows_without_a_time_do_not_stop_the_runs_of_short_windows(bank):
 def test_many_rows_without_a_time_stop_the_run(bank):
     bank.add([a_transaction(at, None) for at in range(200)])
 
-    with pytest.raises(DataQualityError, match="200 of 3,?189 rows of the table"):
+    with pytest.raises(DataQualityError, match="200 of 3189 rows of the table"):
         bank.score()
 
 
@@ -414,17 +414,18 @@ def refit(bank: Bank, **request: Any) -> Any:
         return bank.do("fraudwatch.fit", LATER, until=END, **request)
 
 
+def promote(bank: Bank, model_version_id: str, now: datetime = LATER) -> None:
+    results = runs.open_results(bank.config)
+    with results.transaction() as connection:
+        registry.promote(connection, results.tables, model_version_id, by="a person", now=now)
+
+
 def test_a_new_champion_scores_only_what_no_champion_has_scored(bank):
     first = champion(bank)
     bank.score(until=END - timedelta(days=4))
     before = bank.published()
-    refit(bank)
-    second = bank.ask("SELECT model_version_id FROM #model_versions WHERE model_version_id <> "
-                      f"'{first}'")[0][0]  # fmt: skip
-    with runs.open_results(bank.config).transaction() as connection:
-        tables = runs.open_results(bank.config).tables
-        if champion(bank) != second:
-            registry.promote(connection, tables, second, by="a person", now=LATER)
+    second = refit(bank).model_version_id
+    promote(bank, second)
 
     bank.score(now=LATER)
 
@@ -466,11 +467,11 @@ def test_a_roll_back_moves_neither_the_scope_nor_what_is_scored(bank):
     bank.score()
     before = bank.dump()
     second = refit(bank).model_version_id
+    promote(bank, second)
     results = runs.open_results(bank.config)
     with results.transaction() as connection:
-        registry.promote(connection, results.tables, second, by="a", now=LATER)
         back = registry.earlier_champion(connection, results.tables, "fraudwatch")
-        registry.promote(connection, results.tables, back, by="a", now=LATER + timedelta(hours=1))
+    promote(bank, back, now=LATER + timedelta(hours=1))
 
     outcome = bank.score(now=LATER + timedelta(hours=2))
 

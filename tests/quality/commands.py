@@ -35,6 +35,19 @@ sys.exit(os.waitstatus_to_exitcode(status))
 """
 LABELS = re.compile(r'^label(_kind|_time)? = "[^"]*"\n', re.MULTILINE)
 
+REASONS = "SELECT count(*) FROM fraud_alert_reasons r WHERE r.alert_id = a.alert_id"
+PROFILES = """
+    SELECT s.segment_id, s.name, s.customer_count, s.share, p.feature, p.mean, p.effect_size
+    FROM segments s JOIN segment_profiles p
+        ON p.segment_id = s.segment_id AND p.model_version_id = s.model_version_id
+    WHERE p.effect_size IS NOT NULL
+    ORDER BY s.segment_id, abs(p.effect_size) DESC
+"""
+ALERTS = """
+    SELECT day, amount, round(anomaly_score, 1) AS anomaly_score, summary
+    FROM fraud_alerts ORDER BY priority DESC LIMIT 5
+"""
+
 
 @dataclass(frozen=True)
 class Done:
@@ -62,6 +75,83 @@ def peerwatch(folder: Path, *arguments: str) -> Done:
         assert done.returncode == 0, f"peerwatch {' '.join(arguments)}: {done.stderr}"
         spent = json.loads(Path(measured.name).read_text(encoding="utf-8"))
     return Done(json.loads(done.stdout), done.stderr, spent["cpu"], spent["wall"], spent["peak"])
+
+
+def whole_line(folder: Path, *fit: str) -> dict[str, Done]:
+    """init, fits, scores, reports and figures, as a user types them; `fit` is fraudwatch's window.
+
+    The segments are fitted on everything.
+    """
+    lines = {
+        "init": ("init", "--url", "sqlite:///bank.db"),
+        "segmenter fit": ("segmenter", "fit"),
+        "segmenter score": ("segmenter", "score"),
+        "segmenter evaluate": ("segmenter", "evaluate"),
+        "segmenter report": ("segmenter", "report"),
+        "fraudwatch fit": ("fraudwatch", "fit", *fit),
+        "fraudwatch score": ("fraudwatch", "score"),
+        "fraudwatch report": ("fraudwatch", "report"),
+        "verify": ("verify",),
+    }
+    done = {name: peerwatch(folder, *line) for name, line in lines.items()}
+    print(costs(done))
+    return done
+
+
+def assert_sound(folder: Path, done: Mapping[str, Done]) -> None:
+    """What holds on every source: the books, the promises, reasons of alerts, one state each."""
+    bank = folder / "bank.db"
+    sums = books(bank)
+    print(f"\n{sums.to_frame('rows').T.to_string(index=False)}")
+    assert sums.source_rows == sums[["before_scope", "scored", "quarantined", "pending"]].sum()
+    assert sums.scored == done["fraudwatch score"].data["scored"] > 0
+    assert (sums.pending, sums.too_late, sums.gone) == (0, 0, 0)
+    assert all(check["rows"] == 0 for check in done["verify"].data["checks"])
+    alerts = select(bank, f"SELECT alert_id, summary, ({REASONS}) AS reasons FROM fraud_alerts a")
+    assert len(alerts) == done["fraudwatch score"].data["alerts"] > 0
+    assert (alerts.reasons > 0).all()
+    assert alerts.summary.str.strip().ne("").all()
+    for report in ("segmenter_report.html", "fraudwatch_report.html"):
+        assert (folder / report).stat().st_size < 2_000_000
+
+
+def told(folder: Path, done: Mapping[str, Done]) -> str:
+    """Segments, their leading profile lines, and the first alerts, for a reader to judge."""
+    bank = folder / "bank.db"
+    figures = done["segmenter evaluate"].data
+    states = select(bank, "SELECT state, count(*) AS n FROM current_customer_segments GROUP BY 1")
+    head = {
+        **{f"{row.state}": int(row.n) for row in states.itertuples()},
+        **{key: figures[key] for key in ("certain_share", "split_half_ari")},
+        "scored": done["fraudwatch score"].data["scored"],
+        "alerts": done["fraudwatch score"].data["alerts"],
+    }
+    alerts = select(bank, ALERTS).to_dict("records")
+    return "\n".join(
+        (
+            markdown([head], "Figures"),
+            markdown(segments(bank), "Segments"),
+            markdown(alerts, "The foremost alerts"),
+        )
+    )
+
+
+def segments(bank: Path) -> list[dict[str, Any]]:
+    """Each segment with its size, name and the three features that set it apart most."""
+    profiles = select(bank, PROFILES)
+    return [
+        {
+            "id": int(segment),
+            "customers": int(rows.customer_count.iloc[0]),
+            "share": float(rows.share.iloc[0]),
+            "name": rows.name.iloc[0],
+            "apart by": "; ".join(
+                f"{row.feature} {row.mean:,.3g} ({row.effect_size:+.1f} sd)"
+                for row in rows.head(3).itertuples()
+            ),
+        }
+        for segment, rows in profiles.groupby("segment_id")
+    ]
 
 
 def without_labels(text: str) -> str:

@@ -1,0 +1,169 @@
+"""`verify` names what is broken, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+
+from shared import verifying
+from tests.builders import NOW, a_transaction, run_sql
+from tests.small_bank import END, Bank, copies
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def template(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A fitted bank that two runs have scored, with customers in two segments."""
+    with copies(request.getfixturevalue(f"fitted_{request.param}")) as url:
+        bank = Bank(url)
+        bank.score(until=END - timedelta(days=5))
+        bank.score()
+        first, second = "'2026-01-01T00:00:00.000000Z'", "'2026-02-01T00:00:00.000000Z'"
+        for who, segment, since, until in (
+            (1, 1, first, second), (1, 2, second, "NULL"), (2, 1, first, "NULL"),
+        ):  # fmt: skip
+            bank.say(
+                "INSERT INTO #customer_segments (customer_id, state, segment_id, valid_from, "
+                f"valid_to, last_scored_at, model_version_id, run_id) VALUES ({who}, 'assigned', "
+                f"{segment}, {since}, {until}, {first}, 'm', 'r')"
+            )
+        yield url
+
+
+@pytest.fixture
+def bank(template: str) -> Iterator[Bank]:
+    with copies(template) as url:
+        yield Bank(url)
+
+
+def broken(bank: Bank) -> dict[str, int]:
+    """What is broken, with the number of rows."""
+    checks = verifying.verify(bank.config, NOW + timedelta(days=1))
+    assert len(checks) >= 14
+    return {check["text"].split(" (")[0]: check["rows"] for check in checks if check["rows"]}
+
+
+def test_nothing_is_broken_where_nothing_was_touched(bank):
+    assert broken(bank) == {}
+
+
+def test_rows_that_have_come_since_the_last_run_are_no_fault(bank):
+    bank.add([a_transaction(at, "2026-03-02 10:00:00") for at in range(7)])
+    bank.add([a_transaction(at, "2026-01-25 10:00:00") for at in range(10, 12)])
+
+    assert broken(bank) == {}
+    texts = [item["text"] for item in verifying.verify(bank.config, NOW + timedelta(days=1))]
+    assert any("(7 rows pending" in text for text in texts), "two lie before the scope"
+
+
+CORRUPTIONS = {
+    "reasons of an alert": (
+        "DELETE FROM #fraud_alert_reasons WHERE alert_id = "
+        "(SELECT min(alert_id) FROM #fraud_alerts)",
+        {"every alert has its reasons": 1},
+    ),
+    "an alert": (
+        "DELETE FROM #fraud_alerts WHERE alert_id = (SELECT min(alert_id) FROM #fraud_alerts)",
+        {"every reason has its alert": None},
+    ),
+    "an ordinary score": (
+        "DELETE FROM #transaction_scores WHERE transaction_id = (SELECT min(transaction_id) FROM "
+        "#transaction_scores WHERE transaction_id NOT IN "
+        "(SELECT transaction_id FROM #fraud_alerts))",
+        {"every run left as many scores as its ledger says": 1},
+    ),
+    "all scores of a run": (
+        "DELETE FROM #transaction_scores WHERE run_id = (SELECT max(run_id) FROM "
+        "#transaction_scores) AND transaction_id NOT IN (SELECT transaction_id FROM #fraud_alerts)",
+        {"every run left as many scores as its ledger says": 1},
+    ),
+    "the score of an alert": (
+        "DELETE FROM #transaction_scores WHERE transaction_id = "
+        "(SELECT min(transaction_id) FROM #fraud_alerts)",
+        {
+            "every raised alert has its published score": 1,
+            "every run left as many scores as its ledger says": 1,
+        },
+    ),
+    "a p-value": (
+        "UPDATE #transaction_scores SET p_value = 0 WHERE transaction_id = "
+        "(SELECT min(transaction_id) FROM #transaction_scores)",
+        {"p-values are above 0 and at most 1": 1},
+    ),
+    "the model of a score": (
+        "UPDATE #transaction_scores SET model_version_id = 'gone' WHERE transaction_id = "
+        "(SELECT min(transaction_id) FROM #transaction_scores)",
+        {"every score names a stored model": 1},
+    ),
+    "the hash of a model": (
+        "UPDATE #model_versions SET sha256 = 'abc'",
+        {"every stored model is the one fitted": 1},
+    ),
+    "a second champion": (
+        "INSERT INTO #model_versions SELECT 'other', kind, parent_id, status, created_at, "
+        "trained_from, trained_to, rows, metrics, card, gate, promoted_at, promoted_by, sha256, "
+        "artifact FROM #model_versions",
+        {"a kind has at most one champion": 1},
+    ),
+    "a gap between periods": (
+        "UPDATE #customer_segments SET valid_to = '2026-01-20T00:00:00.000000Z' WHERE "
+        "valid_to IS NOT NULL",
+        {"a customer's periods have no gap and no overlap": 1},
+    ),
+    "the current period": (
+        "UPDATE #customer_segments SET valid_to = '2026-03-01T00:00:00.000000Z' WHERE "
+        "customer_id = 2",
+        {
+            "every customer has exactly one current segment row": 1,
+            "a customer's periods have no gap and no overlap": 1,
+        },
+    ),
+    "a segment without the state": (
+        "UPDATE #customer_segments SET state = 'outlier' WHERE customer_id = 2",
+        {"a segment is given exactly where the state is assigned": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("what", CORRUPTIONS)
+def test_what_was_tampered_with_is_named_and_nothing_else(bank, what):
+    statement, expected = CORRUPTIONS[what]
+
+    bank.say(statement)
+
+    found = broken(bank)
+    assert found.keys() == expected.keys()
+    assert all(rows in (None, found[text]) for text, rows in expected.items())
+
+
+def test_a_second_current_segment_row_is_named(bank):
+    index = "one_current_segment" if "sqlite" in bank.url else "peerwatch.one_current_segment"
+    bank.say(f"DROP INDEX {index}")
+    bank.say("UPDATE #customer_segments SET valid_to = NULL WHERE customer_id = 1")
+
+    assert broken(bank) == {
+        "every customer has exactly one current segment row": 1,
+        "a customer's periods have no gap and no overlap": 1,
+    }
+
+
+def test_a_flipped_byte_of_a_model_is_named_and_nothing_is_scored_with_it(bank):
+    flipped = (
+        "CAST(substr(artifact, 1, 999) || x'00' || substr(artifact, 1001) AS BLOB)"
+        if "sqlite" in bank.url
+        else "set_byte(artifact, 1000, 255 - get_byte(artifact, 1000))"
+    )
+    bank.say(f"UPDATE #model_versions SET artifact = {flipped}")
+
+    assert broken(bank) == {"every stored model is the one fitted": 1}
+    with pytest.raises(Exception, match="SHA-256 differs"):
+        bank.score(now=NOW + timedelta(days=1))
+
+
+def test_source_rows_that_have_gone_are_named(bank):
+    run_sql(bank.url, "DELETE FROM card_tx WHERE tx_id IN (SELECT max(tx_id) FROM card_tx)")
+
+    assert broken(bank) == {"no day of the source has fewer rows than were counted": 1}
+    bank.score(now=NOW + timedelta(days=1))
+    assert broken(bank) == {"no scored row has gone from the source": 1}
