@@ -40,7 +40,7 @@ def require_champion(run: Run) -> registry.Stored:
     champion = champion_of(run)
     if champion is None:
         raise ConfigurationError(
-            f"{run.job} found no champion. Fit one first: peerwatch fraudwatch fit"
+            f"{run.command} found no champion. Fit one first: peerwatch fraudwatch fit"
         )
     return champion
 
@@ -50,7 +50,8 @@ def require_same_champion(connection: Any, run: Run, model: registry.Stored) -> 
     now = registry.champion_id(connection, run.tables, KIND)
     if now != model.model_version_id:
         raise TemporaryError(
-            f"{run.job} was overtaken: {now} became champion. What is written stays; run it again."
+            f"{run.command} was overtaken: {now} became champion. What is written stays; run it "
+            "again."
         )
 
 

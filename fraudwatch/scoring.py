@@ -41,7 +41,7 @@ def score_range(
 
     settings = run.settings(KIND)
     inspection = accounts.inspect(run, window.since, window.until)
-    accounts.require_quality(inspection, settings.quarantine_limit, run.job)
+    accounts.require_quality(inspection, settings.quarantine_limit, run.command)
     scorer = _Scorer(run, request, model, Detector.from_arrays(model.header, model.arrays), role)
     with run.results.transaction() as connection:
         scorer.watermark = watermark(connection, run) or 0

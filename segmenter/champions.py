@@ -81,7 +81,8 @@ def require_same_champion(connection: Any, run: Run, name: str | None) -> None:
     now = registry.champion_id(connection, run.tables, KIND)
     if now != name:
         raise TemporaryError(
-            f"{run.job} was overtaken: {now} became champion. Nothing was written; run it again."
+            f"{run.command} was overtaken: {now} became champion. Nothing was written; run it "
+            "again."
         )
 
 

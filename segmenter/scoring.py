@@ -39,7 +39,7 @@ def read(run: Run, model: Model, first: int, last: int) -> Population:
     """The customers of all moments from `first` to `last`, through the quality gate."""
     people = population.read(run, first - model.lookback, last)
     limit = run.settings("fraudwatch").quarantine_limit
-    accounts.require_quality(people.inspection, limit, run.job.replace(".", " "))
+    accounts.require_quality(people.inspection, limit, run.command)
     return people
 
 

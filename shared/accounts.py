@@ -296,8 +296,8 @@ def until_or_newest(run: Run, given: datetime | None) -> int:
     newest = run.source.newest(clock)
     if newest is None:
         raise DataQualityError(
-            f"{run.job} found no valid transaction in {run.source.mapping.table}. Check that the "
-            "table has rows and that [source.transactions] time names the right column: "
+            f"{run.command} found no valid transaction in {run.source.mapping.table}. Check that "
+            "the table has rows and that [source.transactions] time names the right column: "
             "peerwatch doctor"
         )
     return newest + 1

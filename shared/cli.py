@@ -147,7 +147,8 @@ def everywhere(command: Callable[..., Any]) -> Callable[..., Any]:
 def cli(context: click.Context, config_path: str | None, **flags: Any) -> None:
     """Segment labels and fraud alerts, written back to your own SQL database."""
     path = config_path or os.environ.get("PEERWATCH_CONFIG") or "peerwatch.toml"
-    context.obj = Front(Path(path), **flags)
+    trigger = os.environ.get("PEERWATCH_TRIGGER", "manual")
+    context.obj = Front(Path(path), trigger=trigger, **flags)
 
 
 # --- making and looking -------------------------------------------------------------------------
@@ -249,9 +250,10 @@ def _run_job(front: Front, name: str, **request: Any) -> Outcome:
         dry_run=front.dry_run,
     )
     job = _job(name)
+    kept = front.trigger if job.writes and not front.dry_run else None
     with (
         _bar(front, name) as progress,
-        runs.opened(config, name, datetime.now(UTC), progress) as run,
+        runs.opened(config, name, datetime.now(UTC), progress, kept) as run,
     ):
         return runs.execute(run, job, made, front.trigger)
 
@@ -319,7 +321,8 @@ def segmenter_evaluate(front: Front, **request: Any) -> None:
 
 
 def _sample_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    command = click.option("--size", default=1000, show_default=True, help="How many rows.")(
+    size = click.IntRange(min=1)
+    command = click.option("--size", type=size, default=1000, show_default=True, help="Rows.")(
         command
     )
     command = click.option("--seed", default=0, show_default=True)(command)

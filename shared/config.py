@@ -26,7 +26,7 @@ from shared.errors import ConfigurationError
 
 ENVIRONMENT = "PEERWATCH_"
 NAME = re.compile(r"\$\{(\w+)\}")  # a value from the environment
-OWN_VARIABLES = ("PEERWATCH_CONFIG", "PEERWATCH_DATA", "PEERWATCH_TEST_URL")
+OWN_VARIABLES = ("PEERWATCH_TRIGGER", "PEERWATCH_CONFIG", "PEERWATCH_DATA", "PEERWATCH_TEST_URL")
 
 
 @dataclass(frozen=True)

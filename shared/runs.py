@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -15,10 +15,13 @@ from sqlalchemy.engine import Connection, Engine
 from shared import migrating
 from shared.config import Configuration
 from shared.database import engine, parse_url, transaction, translated, upsert
-from shared.errors import ConfigurationError, PeerwatchError, TemporaryError
+from shared.errors import ConfigurationError, PeerwatchError
 from shared.jobs import Outcome, Request
 from shared.source import Source
 from shared.tables import Tables, tables
+
+COUNTS = ("rows_read", "rows_written", "rows_quarantined", "rows_late", "rows_too_late")
+RESULT_DATABASES = ("sqlite", "postgresql")  # those that the views are written for
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,11 @@ class Results:
 def results_of(config: Configuration, kinds: dict[str, str] | None = None) -> Results:
     """The result tables of a configuration, without a look at the database."""
     url = parse_url(config.results_url)
+    if url.get_backend_name() not in RESULT_DATABASES:
+        raise ConfigurationError(
+            f"The result tables cannot be in a {url.get_backend_name()} database. Set "
+            "[results] url to one of SQLite or PostgreSQL; the source may stay where it is."
+        )
     schema = None if url.get_backend_name() == "sqlite" else config.results.schema
     prefix = config.results.prefix if schema is None else ""
     target = migrating.Target(schema, prefix, kinds or {})
@@ -82,6 +90,11 @@ class Run:
     def tables(self) -> Tables:
         return self.results.tables
 
+    @property
+    def command(self) -> str:
+        """The job as a person types it: "fraudwatch score"."""
+        return self.job.replace(".", " ")
+
     def settings(self, domain: str) -> Any:
         """The domain's own settings."""
         return self.config.domains[domain]
@@ -98,13 +111,46 @@ def opened(
     job: str,
     now: datetime,
     progress: Callable[[int], None] = lambda _rows: None,
+    trigger: str | None = None,
 ) -> Iterator[Run]:
-    """A run ready to work: source reflected and checked, results at the newest version."""
+    """A run ready to work: source reflected and checked, results at the newest version.
+
+    trigger: what started it; where given, a failure to open is recorded as a failed run.
+    """
     run_id = new_id(job, now)
-    with Source(config.source, f"peerwatch/{job}/{run_id}") as source:
-        results = open_results(config)
-        _require_same_mapping(results, source)
+    with ExitStack() as stack:
+        try:
+            source = stack.enter_context(Source(config.source, f"peerwatch/{job}/{run_id}"))
+            results = open_results(config)
+            _require_same_mapping(results, source)
+        except PeerwatchError as error:
+            if trigger is not None:
+                _record_unopened(config, _row(run_id, job, now, trigger), error)
+            raise
         yield Run(run_id, job, now, config, results, source, progress)
+
+
+def _row(run_id: str, job: str, now: datetime, trigger: str) -> dict[str, Any]:
+    """The row of a run that begins."""
+    return {
+        "run_id": run_id,
+        "job": job,
+        "trigger": trigger,
+        "status": "running",
+        "started_at": now,
+        **dict.fromkeys(COUNTS, 0),
+    }
+
+
+def _record_unopened(config: Configuration, row: dict[str, Any], error: PeerwatchError) -> None:
+    """Records a run that could not begin, where its results can be written to at all."""
+    failed = {"status": "failed", "error": str(error), "finished_at": datetime.now(UTC)}
+    try:
+        results = open_results(config)
+        with results.transaction() as connection:
+            connection.execute(sa.insert(results.tables.pipeline_runs).values(row | failed))
+    except PeerwatchError:
+        return  # the error itself goes on, and says more
 
 
 def _require_same_mapping(results: Results, source: Source) -> None:
@@ -161,16 +207,13 @@ def recorded(run: Run, request: Request, trigger: str) -> Iterator[Callable[[Out
     if request.dry_run:
         yield lambda _outcome: None
         return
-    counts = ("rows_read", "rows_written", "rows_quarantined", "rows_late", "rows_too_late")
-    row = {"run_id": run.run_id, "job": run.job, "trigger": trigger, "status": "running"}
+    row = _row(run.run_id, run.job, run.clock, trigger)
     with run.results.transaction() as connection:
-        connection.execute(
-            sa.insert(table).values(**row, started_at=run.clock, **dict.fromkeys(counts, 0))
-        )
+        connection.execute(sa.insert(table).values(row))
         _remember_columns(connection, run)
 
     def succeeded(outcome: Outcome) -> None:
-        values = {name: getattr(outcome, name) for name in counts}
+        values = {name: getattr(outcome, name) for name in COUNTS}
         _finish(
             run,
             status="succeeded",
@@ -202,7 +245,7 @@ def _finish_anyhow(run: Run, **values: Any) -> None:
     """Records a failure where the database still listens; the failure itself goes on."""
     try:
         _finish(run, **values)
-    except (PeerwatchError, TemporaryError):
+    except PeerwatchError:
         return
 
 

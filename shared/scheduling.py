@@ -6,6 +6,7 @@ the scheduler down and the scheduler itself holds no torch.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -26,7 +27,6 @@ FIELD = r"(?:\*|\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*)(?:/\d+)?"
 WEEKDAY = r"(?:\*|(?:sun|mon|tue|wed|thu|fri|sat)(?:[-,](?:sun|mon|tue|wed|thu|fri|sat))*)"
 CRON = re.compile(rf"{FIELD} {FIELD} {FIELD} {FIELD} {WEEKDAY}")
 EVERY = re.compile(r"every (\d+) (minute|hour|day)s?")
-BUSY_EXIT = 3  # another runner did it: not a failure of the schedule
 
 
 def rule_fault(rule: object) -> str | None:
@@ -92,9 +92,9 @@ def command(job: str, config: str) -> list[str]:
 
 
 def run_child(job: str, config: str) -> int:
-    """Runs a job in a process of its own and waits; the exit code, 3 being counted as done."""
-    code = subprocess.run(command(job, config), check=False).returncode  # noqa: S603 - our own command
-    return 0 if code == BUSY_EXIT else code
+    """Runs a job in a process of its own and waits; its exit code."""
+    environment = {**os.environ, "PEERWATCH_TRIGGER": "schedule"}
+    return subprocess.run(command(job, config), env=environment, check=False).returncode  # noqa: S603 - our own command
 
 
 def ring(check: Callable[[], None], seconds: int = 30) -> None:

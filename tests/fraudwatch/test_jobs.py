@@ -65,8 +65,9 @@ def champion(bank: Bank) -> str:
 def assert_same_answers(bank: Bank, other: tuple[dict, list, list]) -> None:
     """The same keys, alerts, ranks, cases and texts, and numbers equal to 1e-6."""
     scores, alerts, queue = other
-    assert bank.published().keys() == scores.keys()
-    ours = np.array([bank.published()[key] for key in scores])
+    found = bank.published()
+    assert found.keys() == scores.keys()
+    ours = np.array([found[key] for key in scores])
     assert np.abs(ours - np.array(list(scores.values()))).max() < 1e-6
     assert bank.alerts() == alerts
     assert bank.queue() == queue

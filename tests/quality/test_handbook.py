@@ -84,7 +84,7 @@ def test_every_row_is_accounted_for(folder: Path, done: dict[str, Done]) -> None
 
     assert done["score"].data["scored"] == sums.scored == SCORED
     assert sums.source_rows == ROWS
-    assert ROWS == sums.before_scope + sums.scored + sums.quarantined + sums.pending
+    assert sums.before_scope + sums.scored + sums.quarantined + sums.pending == ROWS
     assert (sums.quarantined, sums.too_late, sums.gone) == (0, 0, 0)
     assert all(check["rows"] == 0 for check in done["verify"].data["checks"])
 
