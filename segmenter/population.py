@@ -56,8 +56,8 @@ def require_customer(run: Run) -> None:
     """Without a customer there is nobody to group."""
     if run.source.mapping.customer is None:
         raise ConfigurationError(
-            f"{run.command} groups customers, but no column of {run.source.mapping.table} is mapped "
-            f"as customer. Name it in {run.config.path}: [source.transactions] customer."
+            f"{run.command} groups customers, but no column of {run.source.mapping.table} is "
+            f"mapped as customer. Name it in {run.config.path}: [source.transactions] customer."
         )
 
 

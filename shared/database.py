@@ -186,6 +186,9 @@ class Reader:
 
                 path = Path(str(self.url.database)).resolve().as_uri()
                 self._connection = adbc.connect(f"{path}?mode=ro")
+                with self._connection.cursor() as cursor:  # a writer's commit is waited for
+                    cursor.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
+                self._connection.rollback()
             elif backend == "postgresql":
                 import adbc_driver_postgresql.dbapi as adbc
 

@@ -36,7 +36,7 @@ SETTINGS = {
     "reviews_per_day": 2,
     "label_delay_days": 0,
 }
-STEPS = (120, 120)  # of training: enough to tell 900.00 from 30.00
+STEPS = (60, 60)  # of training: enough to tell 900.00 from 30.00
 RESULTS = (
     "settings", "model_versions", "pipeline_runs", "run_batches", "segments", "segment_profiles",
     "customer_segments", "customer_features", "transaction_scores", "fraud_alerts",
