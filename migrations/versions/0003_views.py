@@ -181,9 +181,9 @@ missed AS (
 )
 SELECT week, model_version_id, leading_reason, reviewed, confirmed,
     1 - p AS false_positive_ratio, p AS precision,
-    (p + 1.92 / n - 1.96 * sqrt(p * (1 - p) / n + 0.9604 / n / n)) / (1 + 3.8416 / n)
+    (p + 1.9208 / n - 1.96 * sqrt(p * (1 - p) / n + 0.9604 / n / n)) / (1 + 3.8416 / n)
         AS precision_low,
-    (p + 1.92 / n + 1.96 * sqrt(p * (1 - p) / n + 0.9604 / n / n)) / (1 + 3.8416 / n)
+    (p + 1.9208 / n + 1.96 * sqrt(p * (1 - p) / n + 0.9604 / n / n)) / (1 + 3.8416 / n)
         AS precision_high,
     value_confirmed, 0 AS missed_frauds, 0.0 AS missed_value, median_minutes_to_verdict
 FROM rated
