@@ -192,18 +192,25 @@ def _figures(
     budget: int,
     kinds: np.ndarray | None,
 ) -> dict[str, float]:
-    """The figures of one score, over all frauds and per kind."""
+    """The figures of one score, over all frauds and per kind.
+
+    Of a kind, Card Precision and value found say how much of the same reviews goes to that kind.
+    """
     found = {
         "AUC": evaluation.auc(fraud, score),
         "AP": evaluation.average_precision(fraud, score),
     }
-    for k in sorted({100, budget}):
-        found[f"Card Precision@{k}"] = evaluation.card_precision(day, customer, score, fraud, k)
-        found[f"value found@{k}"] = evaluation.value_found(day, amount, score, fraud, k)
+    reviewed = {"": fraud}
     if kinds is not None:
         for row in evaluation.per_kind(fraud, kinds, score).itertuples():
             found[f"AUC kind {row.kind}"] = row.auc
             found[f"AP kind {row.kind}"] = row.average_precision
+            reviewed[f" kind {row.kind}"] = fraud & (kinds == row.kind)
+    for k in sorted({100, budget}):
+        for name, hits in reviewed.items():
+            precision = evaluation.card_precision(day, customer, score, hits, k)
+            found[f"Card Precision@{k}{name}"] = precision
+            found[f"value found@{k}{name}"] = evaluation.value_found(day, amount, score, hits, k)
     return {name: round(float(value), 4) for name, value in found.items()}
 
 
