@@ -8,7 +8,6 @@ failing or a cast turning text into zero.
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -21,27 +20,33 @@ from sqlalchemy import exc
 from sqlalchemy.engine import Connection, Engine
 
 from shared import frames
+from shared.cells import (
+    ISO_SQL,
+    MICROSECONDS,
+    SELDOM_DAYS,
+    any_of,
+    arrow_mask,
+    as_array,
+    as_series,
+    in_order,
+    is_iso,
+    plain_cell,
+    read_integers,
+    read_numbers,
+    read_texts,
+    read_times,
+    sqlite_cell,
+    unlike_iso,
+)
 from shared.config import Customers, Transactions
 from shared.config import Source as SourceSettings
 from shared.database import Reader, engine, parse_url, require_file, translated
 from shared.errors import ConfigurationError
-from shared.frames import NULL, OK, WRONG, Cells
+from shared.frames import OK, WRONG, Cells
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MICROSECONDS = 1_000_000
-# What is read as ISO text: it sorts by time, so that a window finds it.
-ISO = r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9]{2}(?::[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?ZONE?)?)?"
-ISO = ISO.replace("ZONE", "(?:Z|[+-][0-9]{2}(?::?[0-9]{2})?)")
-# The same for the server, each part within its range, so that almost nothing is read in vain.
-ISO_SQL = (
-    r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
-    r"([T ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]+)?)?(Z|[+-][01][0-9]:[0-5][0-9])?)?$"
-)
-SELDOM_DAYS = ("02-29", "02-30", "02-31", "04-31", "06-31", "09-31", "11-31")
-ISO_FORMAT = re.compile(r"%Y-%m-%d([T ]%H:%M(:%S(\.%f)?)?(%z|Z)?)?")
-STATE = " state\x1f"  # names the column beside a value; ends as no column of a user's does
 WIDE = timedelta(days=2)  # more than any zone's offset: the exact window is cut afterwards
 NONE = timedelta(0)
 LATEST = frames.micros(datetime(9999, 12, 28, tzinfo=UTC))  # with WIDE still a date of Python
@@ -204,7 +209,7 @@ class Source:
         undated = 0
         for table in self._reader.stream(select):
             cells = self._cells(table, self.mapping.time, "time")
-            bad = _any(frames.time_codes(cells, clock))
+            bad = any_of(frames.time_codes(cells, clock))
             good = ~bad if since is None else ~bad & (cells.values >= since)
             days = frames.local_days(cells.values[good], self.settings.timezone)
             counts = counts.add(pd.Series(days).value_counts(), fill_value=0)
@@ -224,7 +229,7 @@ class Source:
             if clause is not None:
                 select = select.where(clause)
             cells = self._cells(self._reader.read(select), self.mapping.time, "time")
-            good = ~_any(frames.time_codes(cells, clock)) & (cells.values <= clock)
+            good = ~any_of(frames.time_codes(cells, clock)) & (cells.values <= clock)
             if good.any():
                 return int(cells.values[good].max())
             if clause is None or since == frames.EARLIEST:
@@ -244,7 +249,7 @@ class Source:
                 )
                 table = self._reader.read(select)
                 cells = self._cells(table, self.mapping.id, "id")
-                counts = _array(table.column("rows\x1f")).astype("int64")
+                counts = as_array(table.column("rows\x1f")).astype("int64")
                 known = cells.state == OK
                 self._duplicates = pd.Series(counts[known], index=pd.Index(cells.values[known]))
         return self._duplicates
@@ -261,7 +266,7 @@ class Source:
         read = self._reader.read(select)
         frame = pd.DataFrame(
             {
-                _prefix(key, name): _series(
+                _prefix(key, name): as_series(
                     self._cells(read, name, roles[name], mapped.table), roles[name]
                 )
                 for key, name in mapped.columns()
@@ -287,7 +292,7 @@ class Source:
             self._bound(frames.EARLIEST, WIDE) <= column, column < self._bound(moment, -WIDE)
         )
         select = sa.select(*self._cell(name, "customer")).where(sure).distinct()
-        older = _series(self._cells(self._reader.read(select), name, "customer"), "customer")
+        older = as_series(self._cells(self._reader.read(select), name, "customer"), "customer")
         near = self.read(moment - 3 * WIDE // timedelta(microseconds=1), moment, clock).rows
         return pd.concat([older, near.customer_id]).dropna().drop_duplicates()
 
@@ -391,9 +396,9 @@ class Source:
         kind, read_as = self.types[f"{owner}.{name}"], self._number_kind(name, role, owner)
         as_number, as_integer = read_as == "number", read_as == "integer"
         if plain:
-            return [_plain_cell(column, read_as).label(name)]
+            return [plain_cell(column, read_as).label(name)]
         if self.url.get_backend_name() == "sqlite":
-            return _sqlite_cell(column, name, number=as_number, integer=as_integer)
+            return sqlite_cell(column, name, number=as_number, integer=as_integer)
         if as_number:
             inner = sa.cast(column, sa.Integer) if kind == "boolean" else column
             return [sa.cast(inner, sa.Double).label(name)]
@@ -405,7 +410,7 @@ class Source:
 
     @property
     def _sorted_text(self) -> bool:
-        return _is_iso(self.mapping.time_format)
+        return is_iso(self.mapping.time_format)
 
     def _window(self, since: int, until: int | None) -> Any:
         """A clause that keeps at least the rows of the window; None where none can be said."""
@@ -430,7 +435,7 @@ class Source:
         text = sa.cast(column, sa.Text)
         seldom = sa.func.substr(text, 6, 5).in_(SELDOM_DAYS)
         if sqlite:
-            return sa.or_(seldom, *_unlike_iso(text))
+            return sa.or_(seldom, *unlike_iso(text))
         return sa.or_(seldom, sa.not_(text.regexp_match(ISO_SQL)))
 
     def _bound(self, value: int, slack: timedelta) -> Any:
@@ -454,12 +459,12 @@ class Source:
     def _cells(self, table: pa.Table, name: str, role: str, owner: str | None = None) -> Cells:
         kind = self.types[f"{owner or self.mapping.table}.{name}"]
         if role == "time":
-            return _times(table, name, kind, self.mapping.time_format, self.settings.timezone)
+            return read_times(table, name, kind, self.mapping.time_format, self.settings.timezone)
         if role in ("amount", "numbers", "label"):
-            return _numbers(table, name)
+            return read_numbers(table, name)
         if role in (*KEY_OF, "order") and kind == "integer":
-            return _integers(table, name)
-        return _texts(table, name)
+            return read_integers(table, name)
+        return read_texts(table, name)
 
     def _gated(
         self, table: pa.Table, window: tuple[int, int] | None, clock: int, label: str | None
@@ -468,9 +473,9 @@ class Source:
         times = self._cells(table, self.mapping.time, "time")
         if window is not None:
             keep = (times.values >= window[0]) & (times.values < window[1])
-            keep &= ~_any(frames.time_codes(times, clock))  # those are in `undated`
+            keep &= ~any_of(frames.time_codes(times, clock))  # those are in `undated`
             if not keep.all():
-                table, times = table.filter(_mask(keep)), times.where(keep)
+                table, times = table.filter(arrow_mask(keep)), times.where(keep)
         cells = {
             name: times if role == "time" else self._cells(table, name, role)
             for name, role in self._roles(label)
@@ -479,8 +484,8 @@ class Source:
         refused = self._refusals(cells, codes, clock)
         rows = self._frame(cells, label)
         if codes:
-            rows = rows[~_any({key: mask for key, (mask, _column) in codes.items()})]
-        return Batch(_in_order(rows), refused, len(times.values))
+            rows = rows[~any_of({key: mask for key, (mask, _column) in codes.items()})]
+        return Batch(in_order(rows), refused, len(times.values))
 
     def _codes(
         self, cells: Mapping[str, Cells], clock: int
@@ -520,7 +525,7 @@ class Source:
         ids, times = cells[self.mapping.id], cells[self.mapping.time]
         keys = pd.Series(np.asarray(ids.values, dtype=object)).where(ids.state == OK)
         keys = keys.mask(ids.state == WRONG, "(wrong type)")
-        undated = _any(frames.time_codes(times, clock))
+        undated = any_of(frames.time_codes(times, clock))
         days = pd.Series(
             frames.local_days(np.where(undated, 0, times.values), self.settings.timezone)
         )
@@ -543,18 +548,20 @@ class Source:
             ("order_id", mapped.order),
         ):
             if name:
-                columns[ours] = _series(cells[name], "id")
+                columns[ours] = as_series(cells[name], "id")
         if mapped.amount:
             columns["amount"] = cells[mapped.amount].values
-            columns["currency"] = _series(cells[mapped.currency], "text") if mapped.currency else ""
+            columns["currency"] = (
+                as_series(cells[mapped.currency], "text") if mapped.currency else ""
+            )
         for name in mapped.categories:
-            columns[f"category.{name}"] = _series(cells[name], "text")
+            columns[f"category.{name}"] = as_series(cells[name], "text")
         for name in mapped.numbers:
-            columns[f"number.{name}"] = _series(cells[name], "numbers")
+            columns[f"number.{name}"] = as_series(cells[name], "numbers")
         if label:
-            columns["label"] = _series(cells[label], "numbers")
+            columns["label"] = as_series(cells[label], "numbers")
             if mapped.label_kind:
-                columns["label_kind"] = _series(cells[mapped.label_kind], "text")
+                columns["label_kind"] = as_series(cells[mapped.label_kind], "text")
         frame = pd.DataFrame(columns)
         texts = {"currency": "str"} if mapped.amount else {}
         return frame.astype(texts)
@@ -723,221 +730,3 @@ def _prefix(key: str, name: str) -> str:
     """The name of a customers' column in our frames."""
     prefixes = {"numbers": "number.", "categories": "category.", "descriptors": "descriptor."}
     return "customer_id" if key == "id" else f"{prefixes[key]}{name}"
-
-
-# --- cells ------------------------------------------------------------------------------------
-
-
-def _sqlite_cell(column: sa.Column[Any], name: str, *, number: bool, integer: bool) -> list[Any]:
-    """Value and state: a cast alone would read text as zero, and Arrow wants one type a column."""
-    if not (number or integer):
-        return [sa.func.coalesce(sa.cast(column, sa.Text), "").label(name)]
-    kinds = ("integer",) if integer else ("integer", "real")
-    good = sa.func.typeof(column).in_(kinds)
-    value = column if integer else sa.cast(column, sa.REAL)
-    zero: sa.ColumnElement[Any] = sa.literal_column("0" if integer else "0.0")
-    state = sa.case(
-        (good, sa.literal_column("''")),
-        (column.is_(None), sa.literal_column("'n'")),
-        else_=sa.literal_column("'t'").op("||")(sa.func.substr(sa.cast(column, sa.Text), 1, 40)),
-    )
-    return [sa.case((good, value), else_=zero).label(name), state.label(f"{name}{STATE}")]
-
-
-def _plain_cell(column: sa.Column[Any], read_as: str) -> sa.ColumnElement[Any]:
-    """The value alone, whose type tells what it is: whole numbers among numbers become real,
-    anything else stays as it is."""
-    if read_as == "integer":
-        return column
-    if read_as == "number":
-        whole = sa.func.typeof(column) == sa.literal_column("'integer'")
-        return sa.case((whole, sa.cast(column, sa.REAL)), else_=column)
-    return sa.func.coalesce(sa.cast(column, sa.Text), "")
-
-
-def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows by (occurred_at, transaction_id), as most databases give them."""
-    times, ids = rows.occurred_at.to_numpy(), rows.transaction_id.to_numpy()
-    ties = np.flatnonzero(times[1:] == times[:-1])
-    if (times[1:] >= times[:-1]).all() and (ids[ties + 1] > ids[ties]).all():
-        return rows.reset_index(drop=True)
-    return rows.sort_values(["occurred_at", "transaction_id"], ignore_index=True)
-
-
-def _mask(keep: np.ndarray) -> Any:
-    import pyarrow as pa
-
-    return pa.array(keep)
-
-
-def _any(masks: Mapping[Any, np.ndarray]) -> np.ndarray:
-    return np.logical_or.reduce(list(masks.values()))
-
-
-def _state(table: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """The state of each cell: from its null flag, on SQLite from the column beside it."""
-    import pyarrow.compute as pc
-
-    if f"{name}{STATE}" not in table.column_names:
-        return np.where(_array(pc.is_null(table.column(name))), NULL, OK).astype("int8"), None
-    beside = table.column(f"{name}{STATE}")
-    if not len(beside) or _all_empty(beside):
-        return np.zeros(len(beside), "int8"), None
-    text = _decoded(beside).to_numpy(dtype=object)
-    state = np.array([OK if not t else NULL if t == "n" else WRONG for t in text], "int8")
-    return state, np.array([t[1:] for t in text], dtype=object)
-
-
-def _all_empty(column: Any) -> bool:
-    import pyarrow.compute as pc
-
-    # Of no rows at all, SQLite's reader cannot tell the type.
-    return not len(column) or not pc.any(pc.not_equal(column, "")).as_py()
-
-
-def _array(column: Any) -> np.ndarray:
-    return column.to_numpy() if hasattr(column, "chunks") else column.to_numpy(zero_copy_only=False)
-
-
-def _numbers(table: pa.Table, name: str) -> Cells:
-    state, text = _state(table, name)
-    values = _array(table.column(name)).astype("float64")
-    return Cells(name, values, state, text)
-
-
-def _integers(table: pa.Table, name: str) -> Cells:
-    import pyarrow.compute as pc
-
-    state, text = _state(table, name)
-    column = table.column(name)
-    filled = pc.fill_null(column, 0) if column.null_count else column
-    return Cells(name, _array(filled).astype("int64"), state, text)
-
-
-def _texts(table: pa.Table, name: str) -> Cells:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    column = pc.fill_null(table.column(name).cast(pa.string()), "")
-    empty = _array(pc.equal(column, ""))
-    values = _decoded(column).to_numpy()
-    return Cells(name, values, np.where(empty, NULL, OK).astype("int8"))
-
-
-def _decoded(column: Any) -> pd.Series:
-    """Texts; bytes that are no UTF-8, which SQLite keeps in any column, as replacement signs."""
-    import pyarrow as pa
-
-    try:
-        column.validate(full=True)
-    except pa.ArrowInvalid:
-        parts = column.cast(pa.binary()).to_pylist()
-        return pd.Series([part.decode("utf-8", "replace") for part in parts], dtype="str")
-    return column.to_pandas().astype("str")
-
-
-def _series(cells: Cells, role: str) -> pd.Series:
-    """A column of the frame of rows; unusable cells are missing."""
-    if role in ("numbers", "label", "amount"):
-        return pd.Series(np.where(cells.state == OK, cells.values, np.nan))
-    if cells.values.dtype.kind == "i":
-        return pd.Series(pd.arrays.IntegerArray(cells.values, cells.state != OK))
-    texts = pd.Series(cells.values, dtype="str")
-    return texts if role in ("text", "categories") else texts.where(cells.state == OK)
-
-
-def _times(table: pa.Table, name: str, kind: str, form: str | None, zone: str) -> Cells:
-    """Moments in microseconds UTC; what cannot be read is WRONG."""
-    if kind == "epoch":
-        numbers = _numbers(table, name)
-        finite = np.isfinite(numbers.values) & (np.abs(numbers.values) < 9e12)
-        values = np.where(finite, np.round(np.where(finite, numbers.values, 0) * MICROSECONDS), 0)
-        state = np.where((numbers.state == OK) & ~finite, WRONG, numbers.state)
-        return Cells(name, values.astype("int64"), state.astype("int8"), numbers.text)
-    if kind == "text":
-        return _text_times(table, name, form, zone)
-    column = table.column(name)
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    missing = _array(pc.is_null(column))
-    if kind == "date" and pa.types.is_date(column.type):
-        days = _array(pc.fill_null(column.cast(pa.int32()), 0)).astype("int64")
-        infinite = np.abs(days) > 10**8  # PostgreSQL's infinity
-        state = np.where(missing, NULL, np.where(infinite, WRONG, OK)).astype("int8")
-        values = np.where(infinite, 0, days) * frames.MICROSECONDS_PER_DAY
-        return Cells(name, _from_zone(values, zone), state)
-    target = pa.timestamp("us", tz="UTC") if kind == "timestamptz" else pa.timestamp("us")
-    whole = pc.fill_null(column.cast(target).cast(pa.int64()), 0)
-    values = _array(whole).astype("int64")
-    infinite = np.abs(values) > 8 * 10**18  # PostgreSQL's infinity
-    state = np.where(missing, NULL, np.where(infinite, WRONG, OK)).astype("int8")
-    values = np.where(state == OK, values, 0)
-    return Cells(name, values if kind == "timestamptz" else _from_zone(values, zone), state)
-
-
-def _is_iso(form: str | None) -> bool:
-    """Whether texts of that format are ISO, and so sort by time."""
-    return form is None or ISO_FORMAT.fullmatch(form) is not None
-
-
-def _unlike_iso(text: Any) -> list[Any]:
-    """The clauses of SQLite, which has no regular expressions, for `not ISO_SQL`."""
-    date = "[0-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9]"
-    clock = f"{date}[T ][0-2][0-9]:[0-5][0-9]"
-    exact = [text.bool_op("GLOB")(shape) for shape in (date, clock, f"{clock}:[0-5][0-9]")]
-    longer = sa.and_(
-        text.bool_op("GLOB")(f"{clock}:[0-5][0-9][.Z+-]*"),
-        sa.not_(sa.func.substr(text, 20).bool_op("GLOB")("*[^0-9.Z:+-]*")),
-    )
-    return [
-        sa.func.julianday(text).is_(None),  # a part out of its range
-        sa.func.substr(text, 12, 2) == "24",
-        sa.not_(sa.or_(*exact, longer)),
-    ]
-
-
-def _text_times(table: pa.Table, name: str, form: str | None, zone: str) -> Cells:
-    import pyarrow as pa
-
-    iso = _is_iso(form)
-    if iso:
-        try:  # an empty or missing cell is no moment, so that none is left where this succeeds
-            parsed = table.column(name).cast(pa.timestamp("us")).cast(pa.int64())
-            if not parsed.null_count:
-                values = _array(parsed).astype("int64")
-                return Cells(name, _from_zone(values, zone), np.full(len(values), OK, "int8"))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            pass  # some cells are not plain ISO: read them one by one below
-    cells = _texts(table, name)
-    texts = pd.Series(cells.values)
-    values = np.zeros(len(texts), "int64")
-    good = np.zeros(len(texts), bool)
-    if iso:
-        readable = texts.str.fullmatch(ISO).to_numpy()
-        aware = texts.str.contains(r":.*[Z+-]", regex=True).to_numpy()
-    else:
-        readable = cells.state == OK
-        aware = np.full(len(texts), "%z" in str(form) or str(form).endswith("Z"))
-    for mask, utc in ((readable & aware, True), (readable & ~aware, False)):
-        stamps = pd.to_datetime(
-            texts[mask], format="ISO8601" if iso else form, errors="coerce", utc=utc
-        ).dt.as_unit("us")
-        there = stamps.notna().to_numpy()
-        plain = (stamps.dt.tz_localize(None) if utc else stamps).to_numpy()[there].astype("int64")
-        at = np.flatnonzero(mask)[there]
-        values[at] = plain if utc else _from_zone(plain, zone)
-        good[at] = True
-    state = np.where(cells.state == NULL, NULL, np.where(good, OK, WRONG)).astype("int8")
-    return Cells(name, values, state, np.asarray(cells.values, dtype=object))
-
-
-def _from_zone(values: np.ndarray, zone: str) -> np.ndarray:
-    """Naive microseconds in the zone as UTC; a repeated hour is its first, a lost one its end."""
-    if zone == "UTC" or not len(values):
-        return values
-    stamps = pd.DatetimeIndex(values.astype("datetime64[us]"))
-    local = stamps.tz_localize(
-        zone, ambiguous=np.ones(len(stamps), bool), nonexistent="shift_forward"
-    )
-    return local.tz_convert("UTC").tz_localize(None).as_unit("us").to_numpy().astype("int64")

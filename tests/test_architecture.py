@@ -18,7 +18,7 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("
 LEVELS = (
     ("errors", "tables"),
     ("config", "jobs", "frames", "artifacts", "reports", "synthetic", "vocabulary", "windows"),
-    ("encoding", "database", "charts"),
+    ("encoding", "database", "cells", "charts"),
     ("source", "migrating"),
     ("looks", "registry", "runs"),
     ("mapping",),
@@ -32,8 +32,8 @@ ALLOWED = {
     "torch": {"fraudwatch/likelihoods", "fraudwatch/model", "fraudwatch/training"},
     "apscheduler": {"shared/scheduling"},
     "sqlalchemy": {
-        *(f"shared/{name}" for name in ("accounts", "cli", "database", "looks", "migrating")),
-        *(f"shared/{name}" for name in ("registry", "runs", "setup", "source", "tables")),
+        *(f"shared/{name}" for name in ("accounts", "cells", "cli", "database", "looks", "setup")),
+        *(f"shared/{name}" for name in ("migrating", "registry", "runs", "source", "tables")),
         *("shared/demo", "shared/template", "shared/verifying"),
         *("segmenter/store", "fraudwatch/store", "migrations/"),
     },
