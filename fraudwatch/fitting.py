@@ -126,12 +126,13 @@ def _gate_figures(
     """What the gate looks at: the newest quarter of the calibration days against the older."""
     scored = fitted.score(frame)
     newest = moments >= np.quantile(moments, 0.75)
-    older = np.sort(-scored.log_likelihood[~newest])
+    # Rows of one moment, as of a source with dates only, have no older part: all are compared.
+    older = np.sort(-scored.log_likelihood[newest if newest.all() else ~newest])
     expected = min(
         1.0, decisions.RAISED_PER_REVIEW * settings.reviews_per_day
         * fitted.calibration.days / max(len(frame), 1),
     )  # fmt: skip
-    cut = older[int((1 - expected) * (len(older) - 1))] if len(older) else 0.0
+    cut = older[int((1 - expected) * (len(older) - 1))]
     return {
         "finite": bool(np.isfinite(scored.log_likelihood).all()),
         "held_out_share": float(np.mean(-scored.log_likelihood[newest] > cut)),

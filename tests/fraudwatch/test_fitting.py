@@ -1,0 +1,45 @@
+"""What a fit tells its gate."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fraudwatch import fitting
+from fraudwatch.config import Settings
+
+
+def figures(log_likelihood: np.ndarray, moments: np.ndarray, days: int) -> dict:
+    """The gate's figures of calibration rows with these likelihoods."""
+    scored = SimpleNamespace(log_likelihood=log_likelihood)
+    fitted = SimpleNamespace(score=lambda frame: scored, calibration=SimpleNamespace(days=days))
+    frame = pd.DataFrame(index=range(len(moments)))
+    return fitting._gate_figures(fitted, frame, moments, Settings(reviews_per_day=2))
+
+
+def test_the_newest_quarter_is_held_against_the_older_days():
+    likelihood = np.random.default_rng(0).normal(size=4000)
+    likelihood[3000:] -= 10  # the newest rows are all surprising
+
+    drifted = figures(likelihood, np.arange(4000), days=40)
+
+    assert drifted["expected_share"] == pytest.approx(1.5 * 2 * 40 / 4000)
+    assert drifted["held_out_share"] == pytest.approx(1.0, abs=0.01)
+
+
+def test_rows_of_one_moment_are_held_against_themselves():
+    likelihood = np.random.default_rng(0).normal(size=1000)
+
+    alike = figures(likelihood, np.zeros(1000, np.int64), days=10)
+
+    assert alike["held_out_rows"] == 1000
+    assert alike["held_out_share"] == pytest.approx(alike["expected_share"], abs=0.002)
+
+
+def test_a_score_that_is_no_number_is_told_to_the_gate():
+    likelihood = np.append(np.zeros(99), np.nan)
+
+    assert not figures(likelihood, np.arange(100), days=1)["finite"]
