@@ -15,10 +15,10 @@ from fraudwatch.evaluation import (
     auc,
     average_precision,
     card_precision,
-    known_compromised,
     per_kind,
     value_found,
 )
+from tests.quality.protocol import known_compromised
 
 # Few distinct scores, so that ties are common.
 ranked = st.lists(st.tuples(st.booleans(), st.integers(-3, 3)), min_size=2, max_size=60).filter(

@@ -12,11 +12,11 @@ from fraudwatch.evaluation import (
     auc,
     average_precision,
     card_precision,
-    known_compromised,
     per_kind,
     value_found,
 )
 from tests.quality import datasets
+from tests.quality.protocol import known_compromised
 
 TRAINING_STARTS = 115  # 2018-07-25; seven days of training, seven of delay, seven of test
 
