@@ -35,8 +35,13 @@ format: $(VENV)/tested
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-quality: $(VENV)/tested   ## slow suites on real data: PEERWATCH_DATA, default ../shared/data
+$(VENV)/measured: $(VENV)/tested
+	$(INSTALL) --editable ".[test,quality]"
+	touch $@
+
+quality: $(VENV)/measured ## slow suites on real data, and the table of peers: PEERWATCH_DATA
 	$(BIN)/python -m pytest tests/quality -s -o norecursedirs=".*"
+	$(BIN)/python -m tests.quality.benchmark build/quality
 
 bench: $(VENV)/tested     ## speed beside pandas, in one run
 	$(BIN)/python -m tests.quality.bench

@@ -1,10 +1,12 @@
-"""A fitted detector: what is typical, the encoding, the density and its calibration, as one.
+"""A fitted detector: what is typical, the encoding, the density, the evidence and its calibration.
 
 It has no twin: the segmenter's counterpart is its `Segmentation`.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -13,18 +15,29 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fraudwatch.decisions import Calibration
+from fraudwatch.decisions import (
+    Aspect,
+    Calibration,
+    Footing,
+    SurpriseScale,
+    mixed,
+    statistic_of,
+)
+from fraudwatch.evidence import Evidence
 from fraudwatch.features import Reference
 from fraudwatch.model import TransactionVAE, train
 from shared.encoding import CATEGORY, Column, Encoder, Feature
-from shared.errors import DataQualityError
+from shared.errors import ConfigurationError, DataQualityError
 
 LATENT = "latent"  # the part of the surprise that is no single column's
 MOST_TRAINING_ROWS = 200_000  # the steps below see each about ten times
 BETA = 1.0  # the bound itself: of columns of several kinds a smaller weight ranks worse
 BATCH_ROWS, PASSES, STEPS = 512, 40, (250, 2500)  # where more steps found no more
 LEAST_ROWS = 50  # of training and of calibration; fewer say nothing about a tail
-DENSITY = "density."
+DENSITY, ASPECT = "density.", "aspect."
+AMOUNTS = ("amount_ratio", "amount_relative")
+AMOUNT_WEIGHT = 0.5  # of the aspects: money is what frauds are about
+TIMES = ("count_1h", "time_of_day")
 
 
 @dataclass(frozen=True)
@@ -33,6 +46,10 @@ class Scored:
 
     log_likelihood: np.ndarray
     surprise: np.ndarray
+
+    def part(self, rows: np.ndarray) -> Scored:
+        """Some of the rows, by position."""
+        return Scored(self.log_likelihood[rows], self.surprise[rows])
 
 
 @dataclass(frozen=True)
@@ -44,7 +61,13 @@ class Detector:
     reference: Reference
     encoder: Encoder
     density: TransactionVAE
+    baseline: Mapping[str, float]  # calibration median of each part of the surprise
+    aspects: tuple[Aspect, ...]
+    scale: SurpriseScale
+    evidence: Evidence
     calibration: Calibration
+    footing: Footing | None = None  # of a promised rate; None before the evidence is calibrated
+    segmenter: str | None = None  # the version whose segments are context; None where none are
 
     @property
     def names(self) -> list[str]:
@@ -57,6 +80,19 @@ class Detector:
         columns = self.encoder.columns[: len(self.focal)]
         return np.array([0.0 if c.kind == CATEGORY else np.log(c.scale) for c in columns])
 
+    @property
+    def learnt(self) -> bool:
+        """Whether labels taught the evidence, so that its probabilities are more than assumed."""
+        return self.evidence != Evidence.assumed([key.kind for key in self.evidence.keys])
+
+    @cached_property
+    def density_id(self) -> str:
+        """What the density is, whatever it is calibrated by."""
+        digest = hashlib.sha256(json.dumps(self.encoder.to_json(), sort_keys=True).encode())
+        for name, value in sorted(self.density.to_arrays().items()):
+            digest.update(name.encode() + np.ascontiguousarray(value).tobytes())
+        return digest.hexdigest()[:16]
+
     def score(self, frame: pd.DataFrame) -> Scored:
         """The log likelihood of each row and its parts; a missing cell has no part in it."""
         matrix = self.encoder.transform(frame)
@@ -65,6 +101,10 @@ class Detector:
         jacobian = np.where(there, self._log_scale, 0.0)
         surprise = np.column_stack([parts.surprise + jacobian, parts.latent])
         return Scored(parts.log_likelihood - jacobian.sum(1), surprise)
+
+    def surprise(self, scored: Scored) -> np.ndarray:
+        """(n,) nats, calibrated: minus the log share of normal rows as surprising."""
+        return self.scale.nats(mixed(scored.surprise, self.aspects))
 
     def expected(self, frame: pd.DataFrame, quantiles: Sequence[float]) -> np.ndarray:
         """(n, focal, quantiles) of each numeric column given the context, in real units."""
@@ -104,17 +144,42 @@ class Detector:
             "focal": [asdict(feature) for feature in self.focal],
             "context": [asdict(feature) for feature in self.context],
             "reference": self.reference.to_json(),
+            "density_id": self.density_id,
+            "segmenter": self.segmenter,
             "encoder": self.encoder.to_json(),
+            "baseline": dict(self.baseline),
+            "aspects": [
+                {"name": aspect.name, "at": list(aspect.at), "weight": aspect.weight}
+                for aspect in self.aspects
+            ],
+            "evidence": self.evidence.to_json(),
             "calibration": self.calibration.header(),
+            "footing": None if self.footing is None else self.footing.to_json(),
         }
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         density = {f"{DENSITY}{name}": value for name, value in self.density.to_arrays().items()}
-        return {**density, "calibration.surprise": self.calibration.surprise}
+        return {
+            **density,
+            **{f"{ASPECT}{aspect.name}": aspect.scale.values for aspect in self.aspects},
+            "scale": self.scale.values,
+            "calibration.scores": self.calibration.scores,
+            "calibration.frauds": self.calibration.frauds,
+        }
+
+    @staticmethod
+    def readable(header: Mapping[str, Any]) -> bool:
+        """Whether this release wrote the model; older ones lack what judges a row now."""
+        return "aspects" in header
 
     @classmethod
     def from_arrays(cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Detector:
         """The detector as it was stored; the same scores to the last bit."""
+        if not cls.readable(header):
+            raise ConfigurationError(
+                "The model was fitted by an older release, which knew no evidence. Fit anew: "
+                "peerwatch fraudwatch fit"
+            )
         density = {
             name.removeprefix(DENSITY): value
             for name, value in arrays.items()
@@ -126,7 +191,23 @@ class Detector:
             Reference.from_json(header["reference"]),
             Encoder.from_json(header["encoder"]),
             TransactionVAE.from_arrays(density),
-            Calibration(surprise=arrays["calibration.surprise"], **header["calibration"]),
+            header["baseline"],
+            tuple(
+                Aspect(
+                    item["name"],
+                    tuple(item["at"]),
+                    item["weight"],
+                    SurpriseScale(arrays[f"{ASPECT}{item['name']}"]),
+                )
+                for item in header["aspects"]
+            ),
+            SurpriseScale(arrays["scale"]),
+            Evidence.from_json(header["evidence"]),
+            Calibration(
+                arrays["calibration.scores"], arrays["calibration.frauds"], **header["calibration"]
+            ),
+            None if header["footing"] is None else Footing.from_json(header["footing"]),
+            header["segmenter"],
         )
 
 
@@ -141,7 +222,8 @@ def fit(
     """Trains the density on `frame` and calibrates it on `held_out`; both hold `features`.
 
     window: since and until of the calibration rows (microseconds), and the days in it. A focal
-    feature that says nothing (one value) is left out, with the reason in the diagnostics.
+    feature that says nothing (one value) is left out, with the reason in the diagnostics. The
+    detector has no evidence yet: its scores are the calibrated surprises alone.
     """
     _require_enough(frame, held_out)
     dropped = {f.name: _useless(frame[f.name]) for f in features if f.role != "evidence"}
@@ -158,14 +240,45 @@ def fit(
     kinds = _kinds(encoder, len(focal))
     settings = {"beta": BETA, "batch_size": BATCH_ROWS, "steps": _steps(len(matrix))}
     density, diagnostics = train(matrix, kinds, len(context), settings, generator)
-    bare = Calibration(np.zeros(1), {}, *window)
-    detector = Detector(focal, context, reference, encoder, density, bare)
-    scored = detector.score(held_out)
-    medians = np.median(scored.surprise, axis=0)
-    baseline = {name: float(value) for name, value in zip(detector.names, medians, strict=True)}
-    calibration = Calibration(np.sort(-scored.log_likelihood), baseline, *window)
+    nothing = SurpriseScale(np.zeros(1))
+    bare = Calibration(np.zeros(1), np.empty(0), *window)
+    detector = Detector(
+        focal, context, reference, encoder, density, {}, (), nothing, Evidence(()), bare
+    )
     left_out = {name: reason for name, reason in dropped.items() if reason is not None}
-    return replace(detector, calibration=calibration), {**diagnostics, "left_out": left_out}
+    return _scaled(detector, held_out), {**diagnostics, "left_out": left_out}
+
+
+def _scaled(detector: Detector, held_out: pd.DataFrame) -> Detector:
+    """The detector with what its surprises look like on rows that it never saw."""
+    parts = detector.score(held_out).surprise
+    medians = np.median(parts, axis=0)
+    baseline = {name: float(value) for name, value in zip(detector.names, medians, strict=True)}
+    aspects = tuple(
+        Aspect(name, at, weight, SurpriseScale.of(statistic_of(parts, at)))
+        for name, at, weight in _aspects(detector.focal)
+    )
+    statistic = mixed(parts, aspects)
+    scale = SurpriseScale.of(statistic)
+    calibration = replace(detector.calibration, scores=np.sort(scale.nats(statistic)))
+    return replace(
+        detector, baseline=baseline, aspects=aspects, scale=scale, calibration=calibration
+    )
+
+
+def _aspects(focal: Sequence[Feature]) -> list[tuple[str, tuple[int, ...], float]]:
+    """(name, positions of its features, weight): the amount, the time, and what else there is."""
+    named = {"amount": AMOUNTS, "time": TIMES}
+    members: dict[str, list[int]] = {}
+    for at, feature in enumerate(focal):
+        name = next((n for n, names in named.items() if feature.name in names), "other")
+        members.setdefault(name, []).append(at)
+    shares = {name: AMOUNT_WEIGHT if name == "amount" else 0.0 for name in members}
+    others = [name for name in members if name != "amount"]
+    for name in others:
+        shares[name] = (1 - shares.get("amount", 0.0)) / len(others)
+    total = sum(shares.values())
+    return [(name, tuple(at), shares[name] / total) for name, at in members.items()]
 
 
 def _require_enough(frame: pd.DataFrame, held_out: pd.DataFrame) -> None:

@@ -1,15 +1,20 @@
 """Why a transaction is surprising: its surprise in nats by feature, in real units and plain words.
 
 The contribution of a feature is the posterior-weighted -log p(x_j | z, c), see
-`TransactionVAE.parts`; the lines of a transaction sum to -log_likelihood. Reasons rank by what a
-line has above its median over the calibration rows; the line that belongs to no feature is last.
+`TransactionVAE.parts`; the line of no feature holds the rest of the bound, KL divergence and the
+entropy of the weights. These lines sum to -log_likelihood. Lines that begin with `evidence.` and
+`ranker.` stand outside the sum: what is known of the keys moves the score, the ranker the priority.
+
+Reasons rank by what a line has above its median over the calibration rows, and evidence among
+them by its nats. The line of no feature comes after them: the density tells an extreme value by an
+extreme z, so it leads most of the alerts of any kind, and tells nobody what to look at.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -22,6 +27,11 @@ TELLING = 0.15  # share of the surprise from which a reason enters the summary
 SUMMARY_REASONS = 3
 COMMON = 0.2  # a level with this probability is named as expected
 LATENT_TEXT = "the combination of these values is unusual"
+EVIDENCE, RANKER = "evidence.", "ranker."  # how the lines outside the sum begin
+USUAL = math.log(2)  # nats: the calibrated surprise that half of the normal rows reach
+RANKER_LINES = 3
+LEAST_SHARE = 1e-3  # of the amount: where the search for a harmless one begins
+COARSE, FINE = 8, 11  # of its steps: a grid of even ratios, then halvings of one of its cells
 
 
 @dataclass(frozen=True)
@@ -41,8 +51,50 @@ class Surprise:
 
 
 @dataclass(frozen=True)
-class _Line:
-    """One reason of one row, before it has a rank."""
+class Suspicion:
+    """What was known of n rows' keys of one kind, before each row; NaN where a row has no key.
+
+    kind: customer, counterparty or the name of an entity. nats: what it adds to the score.
+    posterior: probability that the key is compromised. confirmed, unusual: frauds known and
+    unusual payments at the key, in the last `days`.
+    """
+
+    kind: str
+    nats: np.ndarray
+    posterior: np.ndarray
+    confirmed: np.ndarray
+    unusual: np.ndarray
+    days: int
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What stands outside the sum, of n rows.
+
+    density: (n,) the calibrated surprise of the density alone, in the nats of the suspicions.
+    ranker: (n, k) contributions to the log odds of fraud by feature, without the constant.
+    """
+
+    density: np.ndarray
+    suspicions: Sequence[Suspicion] = ()
+    ranker: pd.DataFrame | None = None
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """What the lines of n rows are made of. scale, weights: see `_amount_scale`, `_weights`."""
+
+    rows: pd.DataFrame
+    frame: pd.DataFrame
+    surprise: Surprise
+    scale: np.ndarray
+    weights: np.ndarray
+    beside: Beside | None
+
+
+@dataclass(frozen=True)
+class _Words:
+    """One reason of one row in words and real units."""
 
     value: str
     expected: str
@@ -53,38 +105,151 @@ class _Line:
     expected_high: float | None = None
 
 
+@dataclass(frozen=True)
+class _Line:
+    """One reason of one row before it has a rank; weight: the nats by which it is ranked."""
+
+    feature: str
+    contribution: float
+    baseline: float
+    weight: float
+    words: _Words
+
+
 def explain(
-    rows: pd.DataFrame, frame: pd.DataFrame, surprise: Surprise, reference: Reference
+    rows: pd.DataFrame,
+    frame: pd.DataFrame,
+    surprise: Surprise,
+    reference: Reference,
+    beside: Beside | None = None,
+    turning: np.ndarray | None = None,
 ) -> tuple[pd.DataFrame, list[str]]:
     """(reasons, one summary sentence per row).
 
     rows: amount and currency where mapped; frame: features; both in the order of
-    `surprise.parts`. Reasons have the columns of `fraud_alert_reasons`, with `row` (the position)
-    in the place of the alert's id.
+    `surprise.parts`. turning: as `turning_point` gives it. Reasons have the columns of
+    `fraud_alert_reasons`, with `row` (the position) in the place of the alert's id.
     """
-    excess = surprise.parts - np.array([surprise.baseline[name] for name in surprise.names])
-    shares = np.maximum(excess[:, : len(surprise.focal)], 0)
-    shares = shares / np.maximum(shares.sum(1, keepdims=True), 1e-12)
     scale = _amount_scale(rows, reference)
+    scene = _Scene(rows, frame, surprise, scale, _weights(frame, surprise, beside), beside)
     found, summaries = [], []
-    for row in range(len(rows)):
-        order = [*np.argsort(-excess[row, :-1], kind="stable").tolist(), excess.shape[1] - 1]
-        lines = [_line(at, row, rows, frame, surprise, scale) for at in order]
-        ranked = [surprise.names[at] for at in order]
-        summaries.append(_summary(ranked, lines, shares[row, order[:-1]]))
-        for rank, (at, line) in enumerate(zip(order, lines, strict=True), start=1):
-            found.append(
-                {
-                    "row": row,
-                    "rank": rank,
-                    "feature": surprise.names[at],
-                    "contribution": float(surprise.parts[row, at]),
-                    "baseline": float(surprise.baseline[surprise.names[at]]),
-                    "share": float(shares[row, at]) if at < len(surprise.focal) else 0.0,
-                    **vars(line),
-                }
-            )
+    for row, harmless in enumerate(_harmless(rows, turning)):
+        lines = _ranked([*_of_features(scene, row), *_of_keys(scene, row)])
+        shares = _shares(lines)
+        summaries.append(_summary(lines, shares, harmless))
+        lines = [*_told_once(lines, harmless), _of_latent(scene, row), *_of_ranker(scene, row)]
+        shares += [0.0] * (len(lines) - len(shares))
+        found += _records(row, lines, shares)
     return pd.DataFrame(found), summaries
+
+
+def _records(row: int, lines: Sequence[_Line], shares: Sequence[float]) -> list[dict[str, object]]:
+    """The rows of `fraud_alert_reasons`."""
+    return [
+        {
+            "row": row,
+            "rank": rank,
+            "feature": line.feature,
+            "contribution": line.contribution,
+            "baseline": line.baseline,
+            "share": share,
+            **vars(line.words),
+        }
+        for rank, (line, share) in enumerate(zip(lines, shares, strict=True), start=1)
+    ]
+
+
+def _weights(frame: pd.DataFrame, surprise: Surprise, beside: Beside | None) -> np.ndarray:
+    """(n, focal) nats by which the features are ranked: what each has above its median.
+
+    A missing value has no part in the sum, so it speaks neither for an alert nor against. Beside
+    evidence they are brought to its scale: together they are then worth the calibrated surprise
+    of the density above its median, in which the line of no feature is contained.
+    """
+    medians = np.array([surprise.baseline[feature.name] for feature in surprise.focal])
+    there = np.column_stack([frame[feature.name].notna() for feature in surprise.focal])
+    excess = np.where(there, surprise.parts[:, : len(surprise.focal)] - medians, 0.0)
+    if beside is None or not beside.suspicions:
+        return excess
+    above = np.maximum(excess, 0).sum(1)
+    worth = np.maximum(beside.density - USUAL, 0)
+    return excess * np.where(above > 0, worth / np.maximum(above, 1e-12), 1.0)[:, None]
+
+
+def _ranked(lines: Sequence[_Line]) -> list[_Line]:
+    """By weight; of equal weights by what is above the median."""
+    return sorted(lines, key=lambda line: (-line.weight, line.baseline - line.contribution))
+
+
+def _shares(lines: Sequence[_Line]) -> list[float]:
+    """Of what speaks for an alert."""
+    total = sum(max(line.weight, 0.0) for line in lines)
+    return [max(line.weight, 0.0) / max(total, 1e-12) for line in lines]
+
+
+# --- the amount that would have been harmless -----------------------------------------------------
+
+
+def turning_point(
+    frame: pd.DataFrame, score: Callable[[pd.DataFrame], np.ndarray], level: float
+) -> np.ndarray:
+    """(n,) the share of its amount below which a row would stay under the level.
+
+    frame: features, those of the amount in proportion to it. score: the anomaly scores of a frame
+    of these rows in this order, all else as it is. NaN where the row is under the level as it is,
+    and where of a grid of amounts down to a thousandth the smaller ones are not all under it.
+    """
+    grid = np.geomspace(LEAST_SHARE, 1.0, COARSE + 1)
+    calm = np.array([score(_scaled(frame, np.full(len(frame), s))) < level for s in grid])
+    under = np.logical_and.accumulate(calm).sum(0)  # of the grid, from its smallest amount on
+    there = (under > 0) & (calm.sum(0) == under) & (under <= COARSE)
+    low = np.where(there, grid[np.clip(under - 1, 0, COARSE)], LEAST_SHARE)
+    high = np.where(there, grid[np.clip(under, 0, COARSE)], 1.0)
+    for _ in range(FINE):
+        middle = np.sqrt(low * high)
+        below = score(_scaled(frame, middle)) < level
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    return np.where(there, low, np.nan)
+
+
+def _scaled(frame: pd.DataFrame, share: np.ndarray) -> pd.DataFrame:
+    """The features with this share of each row's amount."""
+    return frame.assign(**{name: frame[name] * share for name in _AMOUNTS if name in frame})
+
+
+def _harmless(rows: pd.DataFrame, turning: np.ndarray | None) -> list[str]:
+    """Per row "below 310 EUR" or, of a negative amount, "above -310 EUR"; empty without one."""
+    if turning is None or "amount" not in rows:
+        return [""] * len(rows)
+    sizes = [_floored(size) for size in turning * rows.amount.abs().to_numpy(np.float64)]
+    told = zip(sizes, rows.amount < 0, rows.currency, strict=True)
+    return [
+        f"{f'above {about(-size)}' if out else f'below {about(size)}'} {currency}".strip()
+        if size > 0
+        else ""
+        for size, out, currency in told
+    ]
+
+
+def _floored(value: float) -> float:
+    """Down to what is said of it: three figures, whole from ten on; 0 below a hundredth."""
+    if not value >= 0.01:
+        return 0.0
+    step = 10.0 ** max(math.floor(math.log10(value)) - 2, 0 if value >= 10 else -2)
+    return math.floor(value / step) * step
+
+
+def _told_once(lines: Sequence[_Line], harmless: str) -> list[_Line]:
+    """The lines, of which the first of an amount says which amount would have been harmless."""
+    first = next((at for at, line in enumerate(lines) if line.feature in _AMOUNTS), None)
+    if first is None or not harmless:
+        return list(lines)
+    words = lines[first].words
+    words = replace(words, text=f"{words.text}; it would not have been raised {harmless}")
+    return [*lines[:first], replace(lines[first], words=words), *lines[first + 1 :]]
+
+
+# --- lines ----------------------------------------------------------------------------------------
 
 
 def _amount_scale(rows: pd.DataFrame, reference: Reference) -> np.ndarray:
@@ -92,25 +257,80 @@ def _amount_scale(rows: pd.DataFrame, reference: Reference) -> np.ndarray:
     return reference.typical(rows.currency) if "currency" in rows else np.ones(len(rows))
 
 
-def _line(
-    at: int,
-    row: int,
-    rows: pd.DataFrame,
-    frame: pd.DataFrame,
-    surprise: Surprise,
-    scale: np.ndarray,
-) -> _Line:
-    if at >= len(surprise.focal):
-        return _Line("", "", LATENT_TEXT, "")
-    feature = surprise.focal[at]
+def _of_features(scene: _Scene, row: int) -> list[_Line]:
+    surprise = scene.surprise
+    return [
+        _Line(
+            feature.name,
+            float(surprise.parts[row, at]),
+            float(surprise.baseline[feature.name]),
+            float(scene.weights[row, at]),
+            _words(scene, at, row),
+        )
+        for at, feature in enumerate(surprise.focal)
+    ]
+
+
+def _of_latent(scene: _Scene, row: int) -> _Line:
+    """The line of no feature."""
+    name = scene.surprise.names[-1]
+    found, usual = float(scene.surprise.parts[row, -1]), float(scene.surprise.baseline[name])
+    return _Line(name, found, usual, 0.0, _Words("", "", LATENT_TEXT, ""))
+
+
+def _of_keys(scene: _Scene, row: int) -> list[_Line]:
+    """The lines of evidence: one per kind of key that the row has."""
+    suspicions = () if scene.beside is None else scene.beside.suspicions
+    lines = []
+    for suspicion in suspicions:
+        nats, posterior = float(suspicion.nats[row]), float(suspicion.posterior[row])
+        if not math.isnan(nats):
+            likely, seen = f"{chances(posterior)} likely", _seen(suspicion, row)
+            who = suspicion.kind.replace("_", " ").removesuffix(" id")
+            text = f"this {who} {f'had {seen} and ' if seen else ''}is {likely} to be compromised"
+            value = f"{likely} compromised{f', {seen}' if seen else ''}"
+            words = _Words(value, "", text, "probability", posterior)
+            lines.append(_Line(f"{EVIDENCE}{suspicion.kind}", nats, 0.0, nats, words))
+    return lines
+
+
+def _seen(suspicion: Suspicion, row: int) -> str:
+    """What was seen at the key; empty where nothing was."""
+    counts = {
+        "confirmed fraud": int(suspicion.confirmed[row]),
+        "unusual payment": int(suspicion.unusual[row]),
+    }
+    told = [f"{n:,} {what}{'' if n == 1 else 's'}" for what, n in counts.items() if n > 0]
+    return f"{' and '.join(told)} in {suspicion.days} days" if told else ""
+
+
+def _of_ranker(scene: _Scene, row: int) -> list[_Line]:
+    """What moved the priority most, whichever way."""
+    if scene.beside is None or scene.beside.ranker is None:
+        return []
+    nats = scene.beside.ranker.iloc[row].astype(float)
+    most = nats[nats.abs().sort_values(ascending=False, kind="stable").index[:RANKER_LINES]]
+    return [
+        _Line(f"{RANKER}{name}", value, 0.0, value, _Words("", "", _moved(str(name), value), ""))
+        for name, value in most.items()
+    ]
+
+
+def _moved(name: str, nats: float) -> str:
+    verb = "raises" if nats > 0 else "lowers"
+    return f"{name.replace('_', ' ').replace('.', ' ')} {verb} the priority"
+
+
+def _words(scene: _Scene, at: int, row: int) -> _Words:
+    rows, frame, feature = scene.rows, scene.frame, scene.surprise.focal[at]
     if feature.kind == CATEGORY:
-        return _category(feature, str(frame[feature.name].iloc[row]), surprise, row)
+        return _category(feature, str(frame[feature.name].iloc[row]), scene.surprise, row)
     value = float(frame[feature.name].iloc[row])
-    low, high = (float(edge) for edge in surprise.expected[row, at])
+    low, high = (float(edge) for edge in scene.surprise.expected[row, at])
     if math.isnan(value):
-        return _Line("unknown", "", f"{feature.description} is not known", feature.unit)
+        return _Words("unknown", "", f"{feature.description} is not known", feature.unit)
     if feature.name in _AMOUNTS:
-        typical = float(scale[row]) * _AMOUNTS[feature.name](frame, row)
+        typical = float(scene.scale[row]) * _AMOUNTS[feature.name](frame, row)
         amount, currency = float(rows.amount.iloc[row]), str(rows.currency.iloc[row])
         return _amount(feature, amount, low * typical, high * typical, currency)
     return _number(feature, value, low, high)
@@ -127,7 +347,7 @@ _AMOUNTS: dict[str, Callable[[pd.DataFrame, int], float]] = {
 }
 
 
-def _amount(feature: Feature, amount: float, low: float, high: float, currency: str) -> _Line:
+def _amount(feature: Feature, amount: float, low: float, high: float, currency: str) -> _Words:
     """The amount as the row has it; low and high are of its size, whatever its sign.
 
     A Gaussian's lower quantile may be negative, an amount's size is not.
@@ -141,21 +361,21 @@ def _amount(feature: Feature, amount: float, low: float, high: float, currency: 
     span = f"{about(low)} to {about(high)}"
     usual = f"{whom} {span}" if amount >= 0 else f"{span} is usual {whom}"
     text = f"{money(amount)} {currency}".strip() + f", where {usual}"
-    return _Line(money(amount), span, text, currency, amount, low, high)
+    return _Words(money(amount), span, text, currency, amount, low, high)
 
 
-def _number(feature: Feature, value: float, low: float, high: float) -> _Line:
+def _number(feature: Feature, value: float, low: float, high: float) -> _Words:
     span = plain(low) if plain(low) == plain(high) else f"{plain(low)} to {plain(high)}"
     text = f"{feature.description}: {plain(value)}, usually {span}"
-    return _Line(plain(value), span, text, feature.unit, value, low, high)
+    return _Words(plain(value), span, text, feature.unit, value, low, high)
 
 
-def _category(feature: Feature, level: str, surprise: Surprise, row: int) -> _Line:
+def _category(feature: Feature, level: str, surprise: Surprise, row: int) -> _Words:
     table = surprise.levels[feature.name].iloc[row].sort_values(ascending=False, kind="stable")
     common = table[table >= COMMON] if (table >= COMMON).any() else table.iloc[:1]
     expected = ", ".join(f"{name} ({share:.0%})" for name, share in common.items())
     shown = level or "missing"
-    return _Line(shown, expected, _category_text(feature, shown, expected), "")
+    return _Words(shown, expected, _category_text(feature, shown, expected), "")
 
 
 _NOVELTY = {
@@ -175,17 +395,29 @@ def _category_text(feature: Feature, level: str, expected: str) -> str:
     return f"{name.replace('_', ' ')} {level}, expected {expected}"
 
 
-def _summary(names: Sequence[str], lines: Sequence[_Line], shares: np.ndarray) -> str:
+def _summary(lines: Sequence[_Line], shares: Sequence[float], harmless: str) -> str:
     """The most telling reasons as one sentence: at least one, and the amount only once."""
     told: list[str] = []
     amount_told = False
-    for name, line, share in zip(names, lines, shares, strict=False):
-        if told and (share < TELLING or (amount_told and name in _AMOUNTS)):
+    for line, share in zip(lines, shares, strict=True):
+        if told and (share < TELLING or (amount_told and line.feature in _AMOUNTS)):
             continue
-        told.append(line.text)
-        amount_told |= name in _AMOUNTS
+        told.append(line.words.text)
+        amount_told |= line.feature in _AMOUNTS
     sentence = "; ".join(told[:SUMMARY_REASONS])
-    return f"{sentence[:1].upper()}{sentence[1:]}."
+    without = f" It would not have been raised {harmless}." if harmless else ""
+    return f"{sentence[:1].upper()}{sentence[1:]}.{without}"
+
+
+def chances(probability: float) -> str:
+    """A probability as people read it: never certain.
+
+    >>> chances(0.824), chances(0.9999), chances(0.0)
+    ('82%', 'over 99%', 'under 1%')
+    """
+    if probability < 0.005:
+        return "under 1%"
+    return "over 99%" if probability >= 0.995 else f"{probability:.0%}"
 
 
 def about(value: float) -> str:

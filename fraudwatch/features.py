@@ -11,15 +11,17 @@ typical ones counts as that many.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass
-from functools import cached_property
+import difflib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from shared.encoding import Feature
+from shared.errors import ConfigurationError
 from shared.windows import DAY, HOUR, UNKNOWN, Ledger, Window
 
 HISTORY_DAYS = 30  # the least history: the longest named window
@@ -32,6 +34,10 @@ BEYOND = 1e8  # typical amounts
 YES, NO = "yes", "no"
 PARTS_OF_DAY = ("night", "morning", "afternoon", "evening")  # six hours each, from midnight
 ROLES = ("focal", "context", "evidence")
+LEFT_OUT = "none"  # the role that takes a feature out
+SEGMENT = "segment"  # the column and the feature
+ENTITY = "entity."  # begins the names of the columns of further keys
+ALWAYS = 2**60  # microseconds: a window over all rows that are there
 
 
 @dataclass(frozen=True)
@@ -71,11 +77,35 @@ def reference(rows: pd.DataFrame) -> Reference:
     return Reference(typical, plain.overall_amount, quartile, twentieth)
 
 
-def declared(columns: Collection[str]) -> tuple[Feature, ...]:
-    """The features that rows with these columns have: focal, then context, then evidence."""
+def declared(
+    columns: Collection[str], roles: Mapping[str, str] | None = None
+) -> tuple[Feature, ...]:
+    """The features that rows with these columns have: focal, then context, then evidence.
+
+    roles: an expert's own, by the name of the feature; "none" takes it out. A name that is no
+    feature of such rows is refused, and so are roles that leave nothing focal.
+    """
     features = [feature for part in _parts(columns) for feature in part.features]
     features += [mapped.feature for mapped in _mapped(columns)]
+    if roles:
+        roles = {str(name): role for name, role in roles.items()}  # a file has 5 for "5"
+        _refuse_unknown(roles, [feature.name for feature in features])
+        features = [replace(f, role=roles.get(f.name, f.role)) for f in features]
+        features = [feature for feature in features if feature.role != LEFT_OUT]
+        if not any(feature.role == "focal" for feature in features):
+            raise ConfigurationError("[fraudwatch.roles] leaves no feature focal: nothing to judge")
     return tuple(sorted(features, key=lambda feature: ROLES.index(feature.role)))
+
+
+def _refuse_unknown(names: Collection[str], known: list[str]) -> None:
+    faults = []
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(known))}."
+            faults.append(f"[fraudwatch.roles] {name} is no feature of this mapping; {hint}")
+    if faults:
+        raise ConfigurationError(faults)
 
 
 def build(
@@ -133,6 +163,9 @@ class _Past:
         self.timezone = timezone
         self.history = history  # microseconds
         self.times = rows["occurred_at"].to_numpy(np.int64)
+        self._codes: dict[str, np.ndarray] = {}
+        self._ledgers: dict[str, Ledger] = {}
+        self._meetings: dict[str, Ledger] = {}
 
     @cached_property
     def customers(self) -> np.ndarray:
@@ -188,6 +221,25 @@ class _Past:
     @cached_property
     def counterparty_days(self) -> dict[int, Window]:
         return {days: self.of_counterparty.window(days * DAY) for days in (1, 7, 30)}
+
+    def codes(self, column: str) -> np.ndarray:
+        """(rows,) codes of a mapped column; an empty text is a level, a null key is unknown."""
+        if column not in self._codes:
+            values = self.rows[column]
+            is_key = column.startswith(ENTITY)
+            self._codes[column] = _codes(values if is_key else values.fillna(""))
+        return self._codes[column]
+
+    def ledger(self, column: str) -> Ledger:
+        if column not in self._ledgers:
+            self._ledgers[column] = Ledger(self.codes(column), self.times, self.targets)
+        return self._ledgers[column]
+
+    def meetings(self, column: str) -> Ledger:
+        """The pairs of a customer with a value of a mapped column."""
+        if column not in self._meetings:
+            self._meetings[column] = self.of_customer_and(self.codes(column))
+        return self._meetings[column]
 
     def of_customer_and(self, codes: np.ndarray) -> Ledger:
         """The pairs of a customer with something else, known where both are."""
@@ -322,6 +374,38 @@ def _evidence(past: _Past) -> dict[str, np.ndarray]:
     return {"counterparty_surprise_7d": np.where(met, mean, np.nan)}
 
 
+def _entity_count(days: int, past: _Past, column: str) -> np.ndarray:
+    met = past.codes(column)[past.targets] >= 0
+    return np.where(met, past.ledger(column).window(days * DAY).count(), np.nan)
+
+
+def _entity_customers(days: int, past: _Past, column: str) -> np.ndarray:
+    """How many different customers the entity had in the window before each target.
+
+    A customer counts from one sighting to the next, and no longer than the window is: what has
+    begun before the target less what has ended. Of rows older than the window both have, so that
+    they cancel. Rows of one moment are one sighting.
+    """
+    width = days * DAY
+    inner = past.since(width)
+    keys, customers = past.codes(column)[inner], past.customers[inner]
+    both = (keys >= 0) & (customers >= 0)
+    key, customer, begun = keys[both], customers[both], past.times[inner][both]
+    order = np.lexsort((begun, customer, key))
+    key, customer, begun = key[order], customer[order], begun[order]
+    same = (key[1:] == key[:-1]) & (customer[1:] == customer[:-1])
+    ended = begun + width
+    ended[:-1][same] = np.minimum(ended[:-1][same], begun[1:][same])
+    asked = past.codes(column)[past.targets]
+    ledger = Ledger(
+        np.concatenate([asked, key, key]),
+        np.concatenate([past.times[past.targets], begun, ended]),
+        np.arange(len(asked)),
+    )
+    change = np.repeat(np.array([0, 1, -1]), [len(asked), len(key), len(key)])
+    return np.where(asked >= 0, ledger.window(ALWAYS).total(change), np.nan)
+
+
 def _yes_or_no(truth: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Levels, empty where nothing is known."""
     return np.where(known, np.where(truth, YES, NO), "").astype(object)
@@ -350,18 +434,26 @@ def _parts(columns: Collection[str]) -> list[_Part]:
 
 
 def _mapped(columns: Collection[str]) -> list[_Mapped]:
-    """Features of the columns "category.<name>" and "number.<name>", in their order."""
+    """Features of the segment, and of the columns "entity.<name>", "category.<name>" and
+    "number.<name>" in their order."""
     taken = {feature.name for part in _PARTS for feature in part.features}
+    with_customer = "customer_id" in columns
     found = []
+    if SEGMENT in columns:
+        description = "the customer's segment, as recorded before the transaction's day"
+        feature = Feature(_free(SEGMENT, taken), "category", "context", "", description)
+        found.append(_Mapped(feature, SEGMENT, _levels))
     for column in columns:
         kind, _, source = column.partition(".")
+        if kind == "entity":
+            found += _of_entity(column, source, taken, with_customer)
         if kind == "category":
             name = _free(source, taken)
             feature = Feature(name, "category", "focal", "", source)
             found.append(_Mapped(feature, column, _levels))
-        if kind == "category" and "customer_id" in columns:
+        if kind in ("entity", "category") and with_customer:
             description = f"whether this {source} is new to the customer"
-            feature = Feature(_free(f"new_{source}", taken), "category", "focal", "", description)
+            feature = Feature(_free(f"new_{source}", taken), *_LEVEL, description)
             found.append(_Mapped(feature, column, _new_levels))
             description = f"share of the customer's payments with a {source} new to them"
             feature = Feature(_free(f"{feature.name}_share", taken), *_SHARE, description)
@@ -369,6 +461,23 @@ def _mapped(columns: Collection[str]) -> list[_Mapped]:
         if kind == "number":
             feature = Feature(_free(source, taken), "continuous", "focal", "", source)
             found.append(_Mapped(feature, column, _numbers))
+    return found
+
+
+def _of_entity(column: str, source: str, taken: set[str], with_customer: bool) -> list[_Mapped]:
+    """Counts of a further key. All of them stand beside the density: a key without payments is
+    new to its customer, so that as its context they would explain the novelty away."""
+    table: list[tuple[str, int, str, Callable[[int, _Past, str], np.ndarray]]] = [
+        ("count", days, "payments", _entity_count) for days in (1, 7, 30)
+    ]
+    if with_customer:
+        table += [("customers", days, "customers", _entity_customers) for days in (7, 30)]
+    found = []
+    for what, days, unit, compute in table:
+        span = "1 day" if days == 1 else f"{days} days"
+        name = _free(f"{source}_{what}_{days}d", taken)
+        feature = Feature(name, *_BESIDE, unit, f"{unit} of this {source} in {span}")
+        found.append(_Mapped(feature, column, partial(compute, days)))
     return found
 
 
@@ -390,13 +499,12 @@ def _numbers(past: _Past, column: str) -> np.ndarray:
 
 def _new_levels(past: _Past, column: str) -> np.ndarray:
     """Whether the customer's history lacks the level; an empty text is a level like others."""
-    ledger = past.of_customer_and(_codes(past.rows[column].fillna("")))
-    return _yes_or_no(ledger.window(past.history).count() == 0, past.known)
+    known = past.known & (past.codes(column)[past.targets] >= 0)
+    return _yes_or_no(past.meetings(column).window(past.history).count() == 0, known)
 
 
 def _new_level_share(past: _Past, column: str) -> np.ndarray:
-    codes = _codes(past.rows[column].fillna(""))
-    return _new_share(past, past.of_customer_and(codes), codes)
+    return _new_share(past, past.meetings(column), past.codes(column))
 
 
 _CUSTOMER = frozenset({"customer_id"})

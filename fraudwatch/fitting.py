@@ -1,37 +1,48 @@
-"""A fit from the window to the registered candidate."""
+"""A fit from the window to the registered candidate, and a recalibration of the champion."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from fraudwatch import decisions, features
+from fraudwatch import decisions, features, segments, store
 from fraudwatch.scope import KIND, champion_of, scope_day
 from shared import accounts, frames, registry, runs
 from shared.accounts import days_before, until_or_newest
 from shared.errors import DataQualityError
 from shared.jobs import Outcome, Request
 from shared.runs import Run
+from shared.windows import DAY
 
 if TYPE_CHECKING:
     from fraudwatch.detector import Detector
+    from fraudwatch.judging import Journal
+    from fraudwatch.learning import Learned, Ranked, Window
+
+SEGMENTER = "segmenter"  # whose champion's segments may be context
+RISK_DAYS = 30  # the longest window of delayed risk
 
 
 @dataclass(frozen=True)
-class Window:
-    """Training until `split`, calibration from it on; microseconds."""
+class Segments:
+    """Segments as context: the champion segmenter of the fit, and the customers' periods."""
 
-    since: int
-    split: int
-    until: int
+    version: str
+    periods: pd.DataFrame
+
+    def joined(self, rows: pd.DataFrame, timezone: str) -> pd.DataFrame:
+        known = segments.segments_before(rows, self.periods, timezone)
+        return rows.assign(**{features.SEGMENT: known})
 
 
 def training_window(run: Run, request: Request) -> Window:
+    from fraudwatch.learning import Window
+
     settings = run.settings(KIND)
     until = until_or_newest(run, request.until)
     since = days_before(until, settings.training_days)
@@ -39,7 +50,19 @@ def training_window(run: Run, request: Request) -> Window:
         since = frames.micros(request.since)
     since = max(since, _oldest(run, since, until))
     calibration = min(settings.calibration_days * frames.MICROSECONDS_PER_DAY, (until - since) // 3)
-    return Window(since, until - calibration, until)
+    split = until - calibration
+    return Window(since, split, until, accounts.span_days(split, until))
+
+
+def recalibration_window(run: Run, request: Request, champion: registry.Stored) -> Window:
+    """The newest calibration days, with what evidence needs before them."""
+    from fraudwatch.learning import Window
+
+    until = until_or_newest(run, request.until)
+    split = days_before(until, run.settings(KIND).calibration_days)
+    split = max(split, _oldest(run, split, until))
+    since = days_before(split, champion.header["evidence"]["days"] + 1)
+    return Window(since, split, until, accounts.span_days(split, until))
 
 
 def _oldest(run: Run, since: int, until: int) -> int:
@@ -50,10 +73,12 @@ def _oldest(run: Run, since: int, until: int) -> int:
     return frames.day_start(counts.index[0], run.source.settings.timezone)
 
 
-def trained_on(
-    run: Run, window: Window, inspection: accounts.Inspection
-) -> tuple[Detector, int, dict[str, Any]]:
-    from fraudwatch import detector
+# --- reading --------------------------------------------------------------------------------------
+
+
+def learned_on(run: Run, window: Window, inspection: accounts.Inspection) -> Learned:
+    """The window's rows → a detector, its evidence and calibration learned."""
+    from fraudwatch import learning
 
     settings = run.settings(KIND)
     rows = _reference_rows(run, window, inspection)
@@ -64,24 +89,27 @@ def trained_on(
             "Train on another window: --from, --until."
         )
     reference = features.reference(rows)
+    context = _segments(run)
     parts = ((window.since, window.split), (window.split, window.until))
     slices = tuple(piece for part in parts for piece in within(inspection.slices, part))
-    frame, moments = features_of(run, slices, reference, settings.history_days)
-    train = moments < window.split
-    days = accounts.span_days(window.split, window.until)
-    declared = features.declared(rows.columns)
-    fitted, diagnostics = detector.fit(
-        frame[train],
-        frame[~train],
-        declared,
+    built = features_of(run, slices, reference, context)
+    context, lacking = _known_enough(context, built.frame, settings.segment_context)
+    columns = [c for c in built.columns if context is not None or c != features.SEGMENT]
+    journal = _journal(run, window)
+    learned = learning.learn(
+        built.frame,
+        journal.places(built.ids),
+        journal,
+        features.declared(columns, settings.roles),
         reference,
-        (window.split, window.until, days),
-        np.random.default_rng(settings.seed),
+        window,
+        settings,
+        run.source.settings.timezone,
     )
-    return (
-        fitted,
-        len(frame),
-        diagnostics | _gate_figures(fitted, frame[~train], moments[~train], settings),
+    detector = replace(learned.detector, segmenter=None if context is None else context.version)
+    left_out = learned.diagnostics["left_out"] | lacking
+    return replace(
+        learned, detector=detector, diagnostics=learned.diagnostics | {"left_out": left_out}
     )
 
 
@@ -106,89 +134,226 @@ def within(
             yield low, high
 
 
+@dataclass(frozen=True, eq=False)
+class Built:
+    """Features of rows, the rows' ids, and which columns the rows have."""
+
+    frame: pd.DataFrame
+    ids: pd.Series
+    columns: list[str]
+
+
 def features_of(
-    run: Run, slices: tuple[tuple[int, int], ...], reference: features.Reference, history_days: int
-) -> tuple[pd.DataFrame, np.ndarray]:
-    """Features of all rows of the slices, and their moments."""
-    history = history_days * frames.MICROSECONDS_PER_DAY
-    zone = run.source.settings.timezone
-    built, moments = [], []
-    for rows, own, batch in accounts.stream(run, slices, history):
-        built.append(features.build(rows, own, reference, zone, history_days))
-        moments.append(rows.occurred_at.to_numpy()[own])
+    run: Run,
+    slices: tuple[tuple[int, int], ...],
+    reference: features.Reference,
+    context: Segments | None,
+) -> Built:
+    """Features of all rows of the slices."""
+    settings, zone = run.settings(KIND), run.source.settings.timezone
+    history = settings.history_days * frames.MICROSECONDS_PER_DAY
+    built, ids, columns = [], [], []
+    for read, own, batch in accounts.stream(run, slices, history):
+        rows = read if context is None else context.joined(read, zone)
+        built.append(features.build(rows, own, reference, zone, settings.history_days))
+        ids.append(rows.transaction_id.iloc[own])
+        columns = [str(name) for name in rows]
         run.progress(batch.rows_read)
-    return pd.concat(built, ignore_index=True), np.concatenate(moments)
+    frame = pd.concat(built, ignore_index=True)
+    return Built(frame, pd.concat(ids, ignore_index=True), columns)
 
 
-def _gate_figures(
-    fitted: Detector, frame: pd.DataFrame, moments: np.ndarray, settings: Any
-) -> dict[str, Any]:
-    """What the gate looks at: the newest quarter of the calibration days against the older."""
-    scored = fitted.score(frame)
-    newest = moments >= np.quantile(moments, 0.75)
-    # Rows of one moment, as of a source with dates only, have no older part: all are compared.
-    older = np.sort(-scored.log_likelihood[newest if newest.all() else ~newest])
-    expected = min(
-        1.0, decisions.RAISED_PER_REVIEW * settings.reviews_per_day
-        * fitted.calibration.days / max(len(frame), 1),
-    )  # fmt: skip
-    cut = older[int((1 - expected) * (len(older) - 1))]
-    return {
-        "finite": bool(np.isfinite(scored.log_likelihood).all()),
-        "held_out_share": float(np.mean(-scored.log_likelihood[newest] > cut)),
-        "expected_share": float(expected),
-        "held_out_rows": int(newest.sum()),
-        "mean_log_likelihood": float(scored.log_likelihood.mean()),
-    }
+def _journal(run: Run, window: Window) -> Journal:
+    """Who paid when, and what is known of it, from as long before as a label can tell something."""
+    from fraudwatch.judging import Journal
+
+    delay = run.settings(KIND).label_delay_days
+    since = window.since - (RISK_DAYS + delay) * DAY
+    rows = run.source.read_keys(since, window.until, frames.micros(run.clock))
+    with run.results.transaction() as connection:
+        verdicts = store.verdicts(connection, run.tables)
+    return Journal(rows, verdicts, delay, np.full(len(rows), np.nan))
+
+
+def _segments(run: Run) -> Segments | None:
+    """The segments of the champion segmenter, where they are to be context and there is one."""
+    if not run.settings(KIND).segment_context:
+        return None
+    with run.results.transaction() as connection:
+        version = registry.champion_id(connection, run.tables, SEGMENTER)
+        if version is None:
+            return None
+        return Segments(version, store.segment_periods(connection, run.tables))
+
+
+def _known_enough(
+    context: Segments | None, frame: pd.DataFrame, asked: bool
+) -> tuple[Segments | None, dict[str, str]]:
+    """The segments where enough of the rows have one; else why they are left out, if asked for."""
+    if context is None:
+        return None, {features.SEGMENT: "there is no champion segmenter"} if asked else {}
+    known = float(np.mean(frame[features.SEGMENT] != ""))
+    if known >= segments.LEAST_KNOWN:
+        return context, {}
+    reason = f"known for {known:.0%} of the rows only, {segments.LEAST_KNOWN:.0%} are needed"
+    return None, {features.SEGMENT: reason}
+
+
+# --- registering ----------------------------------------------------------------------------------
 
 
 def registered(
     run: Run,
     window: Window,
     inspection: accounts.Inspection,
-    detector: Detector,
-    trained: int,
-    diagnostics: dict[str, Any],
+    learned: Learned,
     outcome: Outcome,
 ) -> Outcome:
-    """Stores the candidate with its gate in one transaction with quarantine and ledger."""
+    """Stores the candidate and its ranker with their gates, with quarantine and ledger at once."""
+    from fraudwatch import learning
+
     champion = champion_of(run)
-    figures = _compared(run, window, inspection, detector, champion)
-    gate = decisions.gate(diagnostics | figures[0], figures[1])
-    moments = (frames.moment(window.since), frames.moment(window.until))
+    zone, settings = run.source.settings.timezone, run.settings(KIND)
+    figures = _gate_figures(learned, window, settings)
+    ours, theirs = _compared(run, window, inspection, learned.detector, champion)
+    gate = decisions.gate(figures | ours, theirs)
+    ranked = learning.rank(learned, window.until, zone, settings.seed)
+    diagnostics = learned.diagnostics | figures
     counted = run.source.counted(frames.micros(run.clock))
     with run.results.transaction() as connection:
         runs.lock(connection, KIND)
-        name, _new = registry.store(
-            connection,
-            run.tables,
-            KIND,
-            detector.header(),
-            detector.to_arrays(),
-            now=run.clock,
-            window=moments,
-            rows=trained,
-            metrics={k: v for k, v in diagnostics.items() if isinstance(v, (int, float))},
-            card=_card(run, detector, diagnostics, moments),
-        )
-        first = champion is None
-        if champion is None or champion.model_version_id != name:
-            registry.record_gate(connection, run.tables, name, {"first": first, **gate})
-        if champion is None or (gate["passed"] and champion.model_version_id != name):
-            registry.promote(connection, run.tables, name, by=registry.AUTOMATIC, now=run.clock)
+        name = _stored(connection, run, window, learned.detector, len(learned.frame), diagnostics)
+        _decided(connection, run, name, gate, champion)
+        champions = registry.champion_id(connection, run.tables, KIND)
+        leads = _ranker(connection, run, window, learned.detector, ranked, champions == name)
         new = _quarantine(connection, run, inspection)
         accounts.count_days(connection, run, scope_day(connection, run), counted)
         runs.record_batch(
-            connection, run, window=moments, rows_read=inspection.rows_read, rows_written=1,
-            rows_quarantined=new,
+            connection, run, window=_moments(window), rows_read=inspection.rows_read,
+            rows_written=1, rows_quarantined=new,
         )  # fmt: skip
-        champions = registry.champion_id(connection, run.tables, KIND)
-    verdict = "champion" if champions == name else "stays a candidate"
-    data = {**diagnostics, "gate": gate, "status": verdict}
+    verdict = _verdict(name, champions, gate)
+    data = {**diagnostics, "gate": gate, "status": verdict.split(" (")[0], "ranker": leads}
+    told = (
+        f"fitted {name} on {len(learned.frame)} transactions: {verdict}\n"
+        f"evidence: {_learnt(diagnostics)}\nranker: {leads['said']}"
+    )
+    return said(outcome, told, data, name)
+
+
+def _moments(window: Window) -> tuple[datetime, datetime]:
+    return frames.moment(window.since), frames.moment(window.until)
+
+
+def _stored(
+    connection: Any,
+    run: Run,
+    window: Window,
+    detector: Detector,
+    rows: int,
+    diagnostics: Mapping[str, Any],
+    parent_id: str | None = None,
+) -> str:
+    name, _new = registry.store(
+        connection,
+        run.tables,
+        KIND,
+        detector.header(),
+        detector.to_arrays(),
+        now=run.clock,
+        window=_moments(window),
+        rows=rows,
+        metrics={k: v for k, v in diagnostics.items() if isinstance(v, (int, float))},
+        card=_card(run, detector, diagnostics, _moments(window)),
+        parent_id=parent_id,
+    )
+    return name
+
+
+def _decided(
+    connection: Any,
+    run: Run,
+    name: str,
+    gate: Mapping[str, Any],
+    champion: registry.Stored | None,
+) -> None:
+    """Records the gate and promotes what passed it; the first of its kind is champion at once."""
+    if champion is None or champion.model_version_id != name:
+        registry.record_gate(connection, run.tables, name, {"first": champion is None, **gate})
+    if champion is None or (gate["passed"] and champion.model_version_id != name):
+        registry.promote(connection, run.tables, name, by=registry.AUTOMATIC, now=run.clock)
+
+
+def _ranker(
+    connection: Any,
+    run: Run,
+    window: Window,
+    detector: Detector,
+    ranked: Ranked | None,
+    leading: bool,
+) -> dict[str, Any]:
+    """Stores the ranker of a density; champion where its gate and the density's let it."""
+    if ranked is None:
+        return {"said": "none, for too few frauds are known", "status": None}
+    name, _new = registry.store(
+        connection,
+        run.tables,
+        "ranker",
+        {**ranked.ranker.header(), "density": detector.density_id},
+        ranked.ranker.to_arrays(),
+        now=run.clock,
+        window=_moments(window),
+        rows=ranked.rows,
+        metrics={k: v for k, v in ranked.gate.items() if isinstance(v, float)},
+        card={
+            "purpose": "the order of alerts (priority); it raises none",
+            "columns": list(ranked.ranker.columns),
+            "known_frauds": ranked.frauds,
+            "density": detector.density_id,
+        },
+    )
+    registry.record_gate(connection, run.tables, name, ranked.gate)
+    if leading and ranked.gate["passed"]:
+        registry.promote(connection, run.tables, name, by=registry.AUTOMATIC, now=run.clock)
+    now = registry.champion_id(connection, run.tables, "ranker")
+    status = "champion" if now == name else "stays a candidate"
+    return {"said": f"{name} {status}: {next(iter(ranked.gate['checks']))}", "status": status,
+            "model_version_id": name, "gate": ranked.gate}  # fmt: skip
+
+
+def _learnt(diagnostics: Mapping[str, Any]) -> str:
+    kinds = ", ".join(diagnostics["learnt"])
+    frauds = diagnostics["known_frauds"]
+    if kinds:
+        return f"learnt from {frauds} known frauds for {kinds}"
+    return f"assumed, for {frauds} frauds are known"
+
+
+def _verdict(name: str, champions: str | None, gate: Mapping[str, Any]) -> str:
+    if champions == name:
+        return "champion"
     against = "; ".join(f"not so: {check}" for check, good in gate["checks"].items() if not good)
-    if champions != name and against:
-        verdict = f"{verdict} ({against})"
-    return said(outcome, f"fitted {name} on {trained} transactions: {verdict}", data, name)
+    return f"stays a candidate ({against})" if against else "stays a candidate"
+
+
+def _gate_figures(learned: Learned, window: Window, settings: Any) -> dict[str, Any]:
+    """What the gate looks at: the newest quarter of the calibration days against the older."""
+    moments = learned.journal.times[learned.at]
+    held_out = moments >= window.split
+    surprise, moments = -learned.scored.log_likelihood[held_out], moments[held_out]
+    newest = moments >= np.quantile(moments, 0.75)
+    # Rows of one moment, as of a source with dates only, have no older part: all are compared.
+    older = np.sort(surprise[newest if newest.all() else ~newest])
+    budget = decisions.RAISED_PER_REVIEW * settings.reviews_per_day * window.days
+    expected = min(1.0, budget / max(len(surprise), 1))
+    cut = older[int((1 - expected) * (len(older) - 1))]
+    return {
+        "finite": bool(np.isfinite(surprise).all()),
+        "held_out_share": float(np.mean(surprise[newest] > cut)),
+        "expected_share": float(expected),
+        "held_out_rows": int(newest.sum()),
+        "mean_log_likelihood": float(-surprise.mean()),
+    }
 
 
 def _compared(
@@ -203,17 +368,26 @@ def _compared(
         return {}, None
     from fraudwatch.detector import Detector
 
+    if not Detector.readable(champion.header):
+        return {}, None  # of an older release: what holds by itself takes its place
     other = Detector.from_arrays(champion.header, champion.arrays)
     common = [name for name in detector.names if name in other.names]
     slices = tuple(within(inspection.slices, (window.split, window.until)))
     found = []
     for model in (detector, other):
-        frame, _ = features_of(run, slices, model.reference, run.settings(KIND).history_days)
+        built = features_of(run, slices, model.reference, _segments_of(run, model))
         at = [model.names.index(name) for name in common]
-        found.append(
-            {"common_log_likelihood": -float(model.score(frame).surprise[:, at].sum(1).mean())}
-        )
+        surprise = model.score(built.frame).surprise[:, at]
+        found.append({"common_log_likelihood": -float(surprise.sum(1).mean())})
     return found[0], found[1]
+
+
+def _segments_of(run: Run, model: Detector) -> Segments | None:
+    """The segments that a model was fitted with."""
+    if model.segmenter is None:
+        return None
+    with run.results.transaction() as connection:
+        return Segments(model.segmenter, store.segment_periods(connection, run.tables))
 
 
 def _card(
@@ -228,9 +402,12 @@ def _card(
         "calibrated_from": frames.moment(detector.calibration.since).isoformat(),
         "focal": {feature.name: feature.description for feature in detector.focal},
         "context": {feature.name: feature.description for feature in detector.context},
-        "left_out": diagnostics["left_out"],
+        "left_out": diagnostics.get("left_out", {}),
+        "evidence": detector.evidence.to_json(),
+        "evidence_learnt": detector.learnt,
+        "segmenter": detector.segmenter,
         "assumptions": [
-            "calibration rows are mostly genuine",
+            "calibration rows without the confirmed frauds are mostly genuine",
             "amounts are judged on their own scale, relative to the customer and the currency",
         ],
         "limits": [
@@ -251,8 +428,6 @@ def _quarantine(connection: Any, run: Run, inspection: accounts.Inspection) -> i
 def said(
     outcome: Outcome, message: str, data: Mapping[str, Any], model: str | None = None
 ) -> Outcome:
-    from dataclasses import replace
-
     return replace(
         outcome,
         message=message,
@@ -260,3 +435,56 @@ def said(
         rows_written=0 if model is None else 1,
         model_version_id=model,
     )
+
+
+# --- recalibration --------------------------------------------------------------------------------
+
+
+def recalibrated(
+    run: Run, window: Window, inspection: accounts.Inspection, champion: registry.Stored
+) -> Learned:
+    """The champion with a new calibration: newest days, and what is known of them by now."""
+    from fraudwatch.detector import Detector
+    from fraudwatch.judging import filled
+    from fraudwatch.learning import Learned, calibrated
+
+    detector = Detector.from_arrays(champion.header, champion.arrays)
+    context = _segments_of(run, detector)
+    built = features_of(run, inspection.slices, detector.reference, context)
+    scored, journal = detector.score(built.frame), _journal(run, window)
+    at = journal.places(built.ids)
+    journal = filled(journal, at, detector.surprise(scored))
+    detector = calibrated(
+        detector,
+        built.frame,
+        scored,
+        journal,
+        at,
+        window,
+        run.settings(KIND),
+        run.source.settings.timezone,
+    )
+    return Learned(detector, built.frame, scored, journal, at, {})
+
+
+def registered_as_child(
+    run: Run, window: Window, learned: Learned, champion: registry.Stored, outcome: Outcome
+) -> Outcome:
+    """Stores the recalibrated model as a child of the champion; it leads if its gate lets it."""
+    figures = _gate_figures(learned, window, run.settings(KIND))
+    gate = decisions.gate(figures, None)
+    with run.results.transaction() as connection:
+        runs.lock(connection, KIND)
+        name = _stored(
+            connection, run, replace(window, since=frames.micros(champion.trained_from)),
+            learned.detector, len(learned.frame), figures, champion.model_version_id,
+        )  # fmt: skip
+        _decided(connection, run, name, gate, champion)
+        champions = registry.champion_id(connection, run.tables, KIND)
+        runs.record_batch(
+            connection, run, window=_moments(window), rows_read=len(learned.frame),
+            rows_written=1, rows_quarantined=0,
+        )  # fmt: skip
+    verdict = _verdict(name, champions, gate)
+    told = f"recalibrated {champion.model_version_id} as {name}: {verdict}"
+    return said(outcome, told, {**figures, "gate": gate, "status": verdict}, name)

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from fraudwatch.fitting import registered, said, trained_on, training_window
+from typing import TYPE_CHECKING
+
+from fraudwatch.fitting import (
+    learned_on,
+    recalibrated,
+    recalibration_window,
+    registered,
+    registered_as_child,
+    said,
+    training_window,
+)
 from fraudwatch.reviewing import evaluate, explain, sample, write_report
 from fraudwatch.scope import KIND, look_back, require_champion, scope_start
 from fraudwatch.scoring import Range, score_range
@@ -13,24 +23,50 @@ from shared.errors import ConfigurationError
 from shared.jobs import Job, Outcome, Request
 from shared.runs import Run
 
+if TYPE_CHECKING:
+    from fraudwatch.learning import Window
+
 
 def fit(run: Run, request: Request) -> Outcome:
     """Trains on the window, calibrates on its end, stores a candidate and asks the gate."""
     window = training_window(run, request)
+    inspection = _inspected(run, window)
+    learned = learned_on(run, window, inspection)
+    outcome = _read(window, inspection)
+    if request.dry_run:
+        rows = len(learned.frame)
+        told = f"would have fitted a model on {rows} transactions"
+        return said(outcome, told, learned.diagnostics)
+    return registered(run, window, inspection, learned, outcome)
+
+
+def recalibrate(run: Run, request: Request) -> Outcome:
+    """Calibrates the champion on the newest days, by what is known of them; a child of it."""
+    champion = require_champion(run)
+    window = recalibration_window(run, request, champion)
+    inspection = _inspected(run, window)
+    learned = recalibrated(run, window, inspection, champion)
+    outcome = _read(window, inspection)
+    if request.dry_run:
+        return said(outcome, f"would have recalibrated {champion.model_version_id}", {})
+    return registered_as_child(run, window, learned, champion, outcome)
+
+
+def _inspected(run: Run, window: Window) -> accounts.Inspection:
     inspection = accounts.inspect(run, window.since, window.until)
-    settings = run.settings(KIND)
-    accounts.require_quality(inspection, settings.quarantine_limit, "fraudwatch fit")
-    detector, trained, diagnostics = trained_on(run, window, inspection)
-    outcome = Outcome(
+    accounts.require_quality(inspection, run.settings(KIND).quarantine_limit, run.command)
+    return inspection
+
+
+def _read(window: Window, inspection: accounts.Inspection) -> Outcome:
+    """What a run read, before it says what came of it."""
+    return Outcome(
         message="",
         rows_read=inspection.rows_read,
         rows_quarantined=inspection.rows_refused,
         window_from=frames.moment(window.since),
         window_to=frames.moment(window.until),
     )
-    if request.dry_run:
-        return said(outcome, f"would have fitted a model on {trained} transactions", diagnostics)
-    return registered(run, window, inspection, detector, trained, diagnostics, outcome)
 
 
 def score(run: Run, request: Request) -> Outcome:
@@ -68,6 +104,7 @@ JOBS = {
     job.name: job
     for job in (
         Job("fraudwatch.fit", fit),
+        Job("fraudwatch.recalibrate", recalibrate),
         Job("fraudwatch.score", score),
         Job("backfill.fraudwatch", backfill),
         Job("fraudwatch.report", write_report),

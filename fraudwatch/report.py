@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from fraudwatch.evaluation import wilson
+from fraudwatch.explanations import EVIDENCE
 from shared import charts
 from shared.reports import (
     MISSING,
@@ -53,9 +55,12 @@ MOST_HISTORY = 30
 _ALERTS = (
     "alert_id", "transaction_id", "case_id", "customer_id", "counterparty_id", "occurred_at",
     "amount", "currency", "anomaly_score", "p_value", "priority", "expected_loss", "origin",
-    "summary", "status", "day",
+    "summary", "status", "day", "q_value", "ranker_version_id", "verdict", "in_sample",
 )  # fmt: skip
 _REASONS = ("alert_id", "rank", "feature", "value", "expected", "share")
+_CLOSED = ("day", "scored", "cut", "false_discovery_rate", "promised", "reason")
+_DRIFT = ("feature", "statistic", "value", "threshold", "drifted")
+_FALSE = ("false_positive", "genuine_unusual")
 _COVERAGE = (
     "source_rows", "before_scope", "scored", "quarantined", "pending", "too_late",
     "gone_from_source",
@@ -64,12 +69,17 @@ _COVERAGE = (
 
 @dataclass(frozen=True)
 class _View:
-    """What several sections look at. `queued` has one row per queued case, newest day first."""
+    """What several sections look at.
+
+    queued: one row per queued case, newest day first. closed: one row per closed day, newest first.
+    """
 
     alerts: pd.DataFrame
     queued: pd.DataFrame
     days: pd.DataFrame
+    closed: pd.DataFrame
     budget: float | None
+    asked: float | None
     zone: str
     frames: Mapping[str, pd.DataFrame]
 
@@ -77,18 +87,21 @@ class _View:
 def sections(frames: Mapping[str, pd.DataFrame]) -> list[Section]:
     """The report's sections, the answer first.
 
-    frames: alerts (fraud_alerts with status), reasons (fraud_alert_reasons), queue (day, rank,
-    case_id), history (transaction_id, occurred_at, amount), scores (low, high, count of
-    anomaly_score), level (level), days (day, scored, alerts, cases), coverage, settings (key,
-    value), model and run (one row each).
+    frames: alerts (fraud_alerts with status, verdict and in_sample), reasons
+    (fraud_alert_reasons), queue (day, rank, case_id), history (transaction_id, occurred_at,
+    amount), scores (low, high, count of anomaly_score), level (level), days (day, scored, alerts,
+    cases), closed_days, drift (drift_metrics of one run), coverage, settings (key, value), model
+    and run (one row each).
     """
     view = _view(frames)
     return [
         _headline(view),
         _newest_day(view),
         _earlier_days(view),
+        _honesty(view),
         _scores(view),
         _causes(view),
+        _drift(view),
         _coverage(view),
         _guide(view),
         identity(frames),
@@ -105,15 +118,24 @@ def _view(frames: Mapping[str, pd.DataFrame]) -> _View:
     )
     days = frame_of(frames, "days", ("day", "scored", "alerts", "cases")).dropna(subset=["day"])
     days = days.assign(day=[as_day(day) for day in days.day]).sort_values("day")
+    closed = frame_of(frames, "closed_days", _CLOSED).dropna(subset=["day"])
+    closed = closed.assign(day=[as_day(day) for day in closed.day])
     budget = settings.get("reviews_per_day")
     return _View(
         alerts=alerts,
         queued=_queued_cases(frame_of(frames, "queue", ("day", "rank", "case_id")), alerts),
         days=days.reset_index(drop=True),
+        closed=closed.sort_values("day", ascending=False, ignore_index=True),
         budget=float(budget) if budget is not None else None,
+        asked=_share_of(settings.get("false_discovery_rate")),
         zone=settings.get("timezone", "UTC"),
         frames=frames,
     )
+
+
+def _share_of(text: str | None) -> float | None:
+    """A setting that is a share; None where it is not set."""
+    return None if text in (None, "", "None") else float(str(text))
 
 
 def _queued_cases(queue: pd.DataFrame, alerts: pd.DataFrame) -> pd.DataFrame:
@@ -142,7 +164,7 @@ def _headline(view: _View) -> Section:
     title = "The day against the budget"
     if view.days.empty and view.alerts.empty:
         return Section(title, "No transaction was scored in this window, so there is no alert.")
-    facts = _today_facts(view) + _window_facts(view)
+    facts = _today_facts(view) + _window_facts(view) + _promise_facts(view)
     return Section(title, _headline_lead(view), [Facts(facts, large=True)])
 
 
@@ -262,6 +284,7 @@ def _card(
     alert: Any, reasons: pd.DataFrame | None, history: pd.DataFrame | None, zone: str
 ) -> Card:
     meta = [_when(alert.occurred_at, zone), *_parties(alert), chance(alert.p_value)]
+    meta += _worth(alert)
     if alert.case_alerts > 1:
         together = money(alert.case_amount, alert.currency) if alert.case_currencies <= 1 else ""
         together = f", {together} together" if together else ""
@@ -279,6 +302,18 @@ def _card(
         tags=_tags(alert),
         colour=charts.BLUE if alert.status == "closed" else "#a84800",
     )
+
+
+def _worth(alert: Any) -> list[str]:
+    """What the ranker and the close of the day say of an alert, where they do."""
+    found = []
+    if not is_missing(alert.q_value):
+        found.append(f"q-value {percent(alert.q_value)}")
+    if not is_missing(alert.ranker_version_id):
+        found.append(f"priority {number(alert.priority)}, by the ranker")
+    if not is_missing(alert.expected_loss):
+        found.append(f"expected loss {money(alert.expected_loss, alert.currency)}")
+    return found
 
 
 def _text(value: object, otherwise: str = "") -> str:
@@ -323,18 +358,32 @@ def chance(p_value: float | None) -> str:
 
 
 def _reason_bars(reasons: pd.DataFrame | None) -> list[Bar]:
+    """The first three reasons, and after them what else was known of the keys."""
     if reasons is None:
         return []
-    return [
-        Bar(
-            label=title_of(str(reason.feature)),
-            value=_text(reason.value, MISSING),
-            compared=f"expected {expected}" if (expected := _text(reason.expected)) else "",
-            length=0.0 if is_missing(reason.share) else float(reason.share),
-            remark=percent(reason.share),
-        )
-        for reason in reasons.head(3).itertuples()
-    ]
+    known = reasons.feature.astype(str).str.startswith(EVIDENCE)
+    speaking = known & (reasons.share.astype(float) > 0)
+    shown = reasons[speaking | (np.arange(len(reasons)) < 3)]
+    return [_bar(reason) for reason in shown.itertuples()]
+
+
+def _bar(reason: Any) -> Bar:
+    expected = _text(reason.expected)
+    return Bar(
+        label=_reason_title(reason.feature),
+        value=_text(reason.value, MISSING),
+        compared=f"expected {expected}" if expected else "",
+        length=0.0 if is_missing(reason.share) else float(reason.share),
+        remark=percent(reason.share),
+    )
+
+
+def _reason_title(feature: object) -> str:
+    """A feature as a title; a line of evidence is about the kind of key that it names."""
+    name = str(feature)
+    if name.startswith(EVIDENCE):
+        return f"Known of the {title_of(name.removeprefix(EVIDENCE)).lower()}"
+    return title_of(name)
 
 
 def _recent_amounts(alert: Any, history: pd.DataFrame | None) -> tuple[Markup | None, str]:
@@ -384,7 +433,7 @@ def _earlier_row(alert: Any, reasons: pd.DataFrame | None, zone: str) -> list[Ce
     leading = MISSING
     if reasons is not None:
         first = reasons.iloc[0]
-        leading = f"{title_of(str(first.feature))}: {_text(first.value, MISSING)}"
+        leading = f"{_reason_title(first.feature)}: {_text(first.value, MISSING)}"
     rarity = MISSING
     if not is_missing(alert.p_value) and 0 < alert.p_value <= 1:
         rarity = f"{float(f'{1 / alert.p_value:.2g}'):,.0f}"
@@ -398,6 +447,154 @@ def _earlier_row(alert: Any, reasons: pd.DataFrame | None, zone: str) -> list[Ce
         leading,
         _text(alert.status).replace("_", " "),
     ]
+
+
+def _honesty(view: _View) -> Section:
+    """Whether a rate of false alerts is promised, day by day, and what the verdicts say of it."""
+    blocks: list[Table | Note] = []
+    if not view.closed.empty:
+        blocks.append(_closed_table(view))
+    blocks.append(_verdict_table(view))
+    return Section("How many alerts are false", _promise(view), blocks)
+
+
+def _promise_facts(view: _View) -> list[Fact]:
+    """The newest closed day's promise as a tile, where a rate is asked."""
+    if view.closed.empty or is_missing(view.closed.false_discovery_rate.iloc[0]):
+        return []
+    newest = view.closed.iloc[0]
+    rate = percent(newest.false_discovery_rate)
+    if newest.promised:
+        return [Fact(f"False alerts of {newest.day}", f"at most {rate}", "promised on average")]
+    return [Fact(f"False alerts of {newest.day}", "no promise", f"{rate} was asked", alarm=True)]
+
+
+def _promise(view: _View) -> str:
+    if view.closed.empty:
+        why = "no day is closed yet" if view.asked is not None else "none is asked for"
+        return f"No false-discovery rate is promised: {why}."
+    newest = view.closed.iloc[0]
+    if newest.promised and not is_missing(newest.false_discovery_rate):
+        rate = percent(newest.false_discovery_rate)
+        return (
+            f"For {newest.day} a false-discovery rate of {rate} is promised: of the alerts under "
+            f"the day's cut, at most {rate} are false, on average over days."
+        )
+    asked = is_missing(newest.false_discovery_rate)
+    why = _text(newest.reason, "none is asked for" if asked else "no reason is recorded")
+    return f"For {newest.day} no false-discovery rate is promised: {why.removesuffix('.')}."
+
+
+def _closed_table(view: _View) -> Table:
+    raised = view.alerts[view.alerts.origin == "threshold"].dropna(subset=["day"])
+    by_day = dict(list(raised.groupby(raised.day.map(as_day))))
+    shown = view.closed.head(MOST_DAYS)
+    rows = [_closed_row(day, by_day.get(day.day, raised.iloc[:0])) for day in shown.itertuples()]
+    columns = [
+        Column("Closed day"), Column("Scored", numeric=True), Column("Alerts", numeric=True),
+        Column("Under the cut", numeric=True, unit="alerts"),
+        Column("Cut", numeric=True, unit="one in … normal payments"),
+        Column("Rate asked", numeric=True), Column("Promised"), Column("Why not"),
+    ]  # fmt: skip
+    left = len(view.closed) - len(rows)
+    note = f"{plural(left, 'older day')} left out here: see closed_days." if left else ""
+    return Table(columns, rows, "At the close of a day its alerts get q-values", note=note)
+
+
+def _closed_row(day: Any, alerts: pd.DataFrame) -> list[Cell]:
+    cut = math.nan if is_missing(day.cut) else float(day.cut)
+    return [
+        str(day.day),
+        number(day.scored),
+        len(alerts),
+        int((alerts.p_value.astype(float) <= cut).sum()),
+        f"{float(f'{1 / cut:.2g}'):,.0f}" if cut > 0 else MISSING,
+        percent(day.false_discovery_rate),
+        "yes" if day.promised else Shaded("no", 0.4),
+        "" if day.promised else _text(day.reason),
+    ]
+
+
+def _verdict_table(view: _View) -> Table | Note:
+    """Verdicts by the origin of the alert; scores in sample are no measure."""
+    alerts = view.alerts[~view.alerts.in_sample.fillna(False).astype(bool)]
+    if not alerts.verdict.isin(["confirmed_fraud", *_FALSE]).any():
+        return Note("No alert of this window has a verdict, so no share of false ones is known.")
+    groups = {
+        "raised by their score": alerts.origin == "threshold",
+        "of these under the cut of a day with a promise": _under_a_promise(view, alerts),
+        "drawn at random, apart from all rates": alerts.origin == "exploration",
+        "reported, no alert raised them": alerts.origin == "reported",
+    }
+    rows = [_verdict_row(name, alerts[kept]) for name, kept in groups.items() if kept.any()]
+    columns = [
+        Column("Alerts"), Column("Number", numeric=True), Column("With a verdict", numeric=True),
+        Column("Fraud", numeric=True), Column("False", numeric=True), Column("Share false"),
+        Column("Interval of 95 %"), Column("Value of the frauds", numeric=True),
+    ]  # fmt: skip
+    return Table(columns, rows, "What the verdicts say; inconclusive ones count in neither")
+
+
+def _under_a_promise(view: _View, alerts: pd.DataFrame) -> pd.Series:
+    """Which alerts were raised by their score, and lie under the cut of a day with a promise."""
+    promised = view.closed[view.closed.promised.fillna(False).astype(bool)]
+    cuts = dict(zip(promised.day, promised.cut.astype(float), strict=True))
+    of_day = [
+        math.nan if is_missing(day) else cuts.get(as_day(day), math.nan) for day in alerts.day
+    ]
+    return (alerts.origin == "threshold") & (
+        alerts.p_value.astype(float) <= np.array(of_day, float)
+    )
+
+
+def _verdict_row(name: str, alerts: pd.DataFrame) -> list[Cell]:
+    frauds, false = (
+        alerts[alerts.verdict == "confirmed_fraud"],
+        int(alerts.verdict.isin(_FALSE).sum()),
+    )
+    said = len(frauds) + false
+    low, high = wilson(false, said)
+    return [
+        name,
+        len(alerts),
+        said,
+        len(frauds),
+        false,
+        percent(false / said) if said else MISSING,
+        f"{percent(round(low, 3))} to {percent(round(high, 3))}" if said else MISSING,
+        _sums(frauds),
+    ]
+
+
+def _drift(view: _View) -> Section:
+    title = "Whether the payments are still those of the training"
+    drift = frame_of(view.frames, "drift", _DRIFT)
+    if drift.empty:
+        return Section(title, "No drift was measured in this window.")
+    drifted = drift.drifted.fillna(False).astype(bool)
+    order = drift.assign(drifted=drifted, name=drift.feature.astype(str))
+    order = order.sort_values(["drifted", "value", "name"], ascending=[False, False, True])
+    rows = [
+        [
+            title_of(row.name),
+            _text(row.statistic).replace("_", " "),
+            number(row.value),
+            number(row.threshold),
+            Shaded("drifted", 0.4) if row.drifted else "steady",
+        ]
+        for row in order.head(MOST_DAYS).itertuples(index=False)
+    ]
+    columns = [
+        Column("What"), Column("Statistic"), Column("Value", numeric=True),
+        Column("Threshold", numeric=True), Column("State"),
+    ]  # fmt: skip
+    lead = f"None of {plural(len(drift), 'measure')} drifted."
+    if drifted.any():
+        count = f"{int(drifted.sum())} of {plural(len(drift), 'measure')}"
+        lead = f"{count} drifted: recalibrate, or fit again."
+    left = len(order) - len(rows)
+    note = f"{plural(left, 'further measure')} left out here: see drift_metrics." if left else ""
+    return Section(title, lead, [Table(columns, rows, note=note)])
 
 
 def _scores(view: _View) -> Section:
@@ -463,7 +660,7 @@ def _causes(view: _View) -> Section:
     counts = counts.sort_values(["alerts", "feature"], ascending=[False, True])
     shown = counts.head(10)
     svg = charts.horizontal_bars(
-        [title_of(name) for name in shown.feature],
+        [_reason_title(name) for name in shown.feature],
         shown.alerts.astype(float).tolist(),
         [f"{count:,} ({percent(count / len(leading))})" for count in shown.alerts],
         title="Alerts by their leading reason",
@@ -472,8 +669,9 @@ def _causes(view: _View) -> Section:
     caption = "Each alert counts once, under the first of its reasons."
     if left:
         caption += f" {plural(left, 'rarer reason')} left out."
-    most = f"{title_of(shown.feature.iloc[0])} leads {percent(shown.alerts.iloc[0] / len(leading))}"
-    return Section(title, f"{most} of {plural(len(leading), 'alert')}.", [Figure(svg, caption)])
+    share = percent(shown.alerts.iloc[0] / len(leading))
+    lead = f"{_reason_title(shown.feature.iloc[0])} leads {share} of "
+    return Section(title, f"{lead}{plural(len(leading), 'alert')}.", [Figure(svg, caption)])
 
 
 def _coverage(view: _View) -> Section:
@@ -527,10 +725,14 @@ def _guide(view: _View) -> Section:
         "score, in nats, which is higher the less the payment was to be expected.",
         "“About 1 in 12,000 normal payments” is the p-value: of the payments kept aside for "
         "calibration, that share looked at least as unusual. It is not the probability of fraud.",
+        "A q-value is given at the close of a day: of the day's payments at least as unusual, "
+        "about that share is expected to be normal. It is a promise only where the report says so.",
         f"Alerts of one customer close in time are one case, and {budget} counts cases. "
         "Cases are ranked by priority.",
         "A reason shows what the payment had, what was to be expected of this customer, and its "
         "share of the surprise. It tells why the model was surprised, not that the payment is bad.",
+        "“It would not have been raised below” is the amount at which the score would have stayed "
+        "under the level, everything else the same.",
         "Nothing was blocked. A person decides: peerwatch fraudwatch verdict records what it was.",
     ]
     return Section(

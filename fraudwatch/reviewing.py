@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from fraudwatch import evaluation, features, report, store
-from fraudwatch.scope import KIND, require_champion, scope_day, transaction_key
-from fraudwatch.scoring import explained, with_all_columns
+from fraudwatch import evaluation, explanations, features, report, store
+from fraudwatch.scope import (
+    KIND,
+    require_champion,
+    scope_day,
+    transaction_key,
+    with_all_columns,
+)
 from shared import accounts, frames, registry, reports
 from shared.accounts import days_before, local_day, until_or_newest
 from shared.errors import ConfigurationError, DataQualityError
 from shared.jobs import Outcome, Request
 from shared.runs import Run
+
+DENSITY = "peerwatch (anomaly_score)"
+PRIORITY = "peerwatch (priority)"  # where a ranker has set one
+AMOUNT = "rule: amount"
+BASELINE = "baseline_score"
+TOGETHER = "peerwatch and baseline_score"
+PRACTICE_REVIEWS = 100  # a day: beside the user's own budget, as the handbook's figures are told
+SEED = 0  # of the days that are drawn anew
 
 
 def write_report(run: Run, request: Request) -> Outcome:
@@ -91,7 +104,7 @@ def _history(run: Run, alerts: pd.DataFrame, most: int = 60) -> pd.DataFrame:
 
 
 def evaluate(run: Run, request: Request) -> Outcome:
-    """Quality against labels: AUC, AP, card precision and value found, beside one-line rules."""
+    """Quality against labels, beside what the user has and one-line rules, at equal reviews."""
     column = request.options.get("label") or run.source.mapping.label
     if column is None:
         raise ConfigurationError(
@@ -106,14 +119,15 @@ def evaluate(run: Run, request: Request) -> Outcome:
     since = frames.micros(request.since) if request.since else frames.day_start(scope, zone)
     since = max(since, frames.micros(champion.trained_to)) if request.since is None else since
     until = until_or_newest(run, request.until)
-    rows = _labelled_rows(run, str(column), since, until, champion)
-    return _evaluated(run, rows, str(column), (since, until))
+    rows, counts = _labelled_rows(run, str(column), since, until, champion)
+    return _evaluated(run, rows, counts, str(column), (since, until))
 
 
 def _labelled_rows(
     run: Run, column: str, since: int, until: int, champion: registry.Stored
-) -> pd.DataFrame:
-    """Published scores of the window with their labels and the rules' inputs."""
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Published scores of the window, in order of time, with their labels and the rules' inputs;
+    and how many rows the source has there, and how many of them were refused."""
     from fraudwatch.detector import Detector
 
     detector = Detector.from_arrays(champion.header, champion.arrays)
@@ -141,46 +155,160 @@ def _labelled_rows(
             f"{frames.moment(since):%Y-%m-%d} to {frames.moment(until):%Y-%m-%d}. Score first: "
             "peerwatch fraudwatch score, or choose another window: --from, --to."
         )
-    return labelled.merge(scores, on="transaction_id", how="inner")
+    joined = labelled.merge(scores, on="transaction_id", how="inner")
+    counts = {
+        "quarantined": int(inspection.rows_refused),
+        "unscored": len(labelled) - len(joined),
+    }
+    return joined.sort_values(["occurred_at", "transaction_id"], ignore_index=True), counts
 
 
-def _evaluated(run: Run, rows: pd.DataFrame, column: str, window: tuple[int, int]) -> Outcome:
+def _evaluated(
+    run: Run,
+    rows: pd.DataFrame,
+    counts: Mapping[str, int],
+    column: str,
+    window: tuple[int, int],
+) -> Outcome:
     settings = run.settings(KIND)
     ripe = days_before(frames.micros(run.clock), settings.label_delay_days)
+    fresh = rows[~rows.in_sample.astype(bool)]
     # A zero that is younger than a chargeback may still become a fraud: it is unknown.
-    known = rows[(rows.label > 0) | (rows.label.notna() & (rows.occurred_at <= ripe))]
-    _require_labels(known, len(rows), column)
-    fraud = known.label.to_numpy() > 0
-    day = frames.local_days(known.occurred_at.to_numpy(), run.source.settings.timezone)
-    budget = settings.reviews_per_day
+    known = fresh[(fresh.label > 0) | (fresh.label.notna() & (fresh.occurred_at <= ripe))]
+    _require_labels(known, len(fresh), column)
+    counts = {
+        "rows": len(known),
+        "frauds": int((known.label > 0).sum()),
+        "unlabelled": len(fresh) - len(known),
+        "in_sample": len(rows) - len(fresh),
+        **counts,
+    }
+    days = frames.local_days(known.occurred_at.to_numpy(), run.source.settings.timezone)
+    scores = _scores(known)
+    budgets = sorted({PRACTICE_REVIEWS, settings.reviews_per_day})
+    table = _table(known, days, scores, budgets)
+    beside = _beside(known, days, scores, budgets)
+    shown = pd.DataFrame(table).set_index("score").T.to_string()
+    data = {**counts, "scores": table, "beside": beside}
+    lines = [_head(counts, window), shown, *_beside_lines(beside)]
+    return Outcome("\n".join(lines), data)
+
+
+def _head(counts: Mapping[str, int], window: tuple[int, int]) -> str:
+    since, until = (frames.moment(value) for value in window)
+    return (
+        f"{counts['rows']} labelled transactions, {counts['frauds']} frauds, "
+        f"{since:%Y-%m-%d} to {until:%Y-%m-%d}; left out: {counts['unlabelled']} without a known "
+        f"label, {counts['in_sample']} in sample, {counts['quarantined']} quarantined, "
+        f"{counts['unscored']} not scored"
+    )
+
+
+def _scores(known: pd.DataFrame) -> dict[str, np.ndarray]:
+    """What ranks the transactions, by name: higher first."""
+    amount = known.amount.fillna(0.0).to_numpy()
+    scores = {
+        DENSITY: known.anomaly_score.to_numpy(),
+        "peerwatch (log_likelihood)": -known.log_likelihood.to_numpy(),
+        AMOUNT: np.abs(amount),
+        # Who has no payments yet is compared with a typical amount, which is 100 %.
+        "rule: amount over own mean": (
+            amount / known.own_mean.replace(0, np.nan).fillna(100)
+        ).to_numpy(),
+    }
+    priority = _priority(known)
+    if priority is not None:
+        scores[PRIORITY] = priority
+    if "baseline" in known and known.baseline.notna().any():
+        # What the user has may know some transactions only: the others come after all of those.
+        last = np.nextafter(known.baseline.min(), -np.inf)
+        scores[BASELINE] = known.baseline.fillna(last).to_numpy(np.float64)
+    return scores
+
+
+def _priority(known: pd.DataFrame) -> np.ndarray | None:
+    """The priority of alerts, all of them before what raised none; None where none was set."""
+    priority = known.priority.to_numpy(np.float64, na_value=np.nan)
+    score, alerted = known.anomaly_score.to_numpy(np.float64), ~np.isnan(priority)
+    if not alerted.any() or np.array_equal(priority[alerted], score[alerted]):
+        return None
+    lift = score.max() - priority[alerted].min() + 1
+    return np.where(alerted, priority + lift, score)
+
+
+def _table(
+    known: pd.DataFrame,
+    days: np.ndarray,
+    scores: Mapping[str, np.ndarray],
+    budgets: Collection[int],
+) -> list[dict[str, Any]]:
+    """The figures of each score."""
     customer = known.customer_id.astype("object").where(
         known.customer_id.notna(), known.transaction_id
     )
-    amount = known.amount.fillna(0.0).to_numpy()
-    scorers = {
-        "peerwatch (anomaly_score)": known.anomaly_score.to_numpy(),
-        "peerwatch (log_likelihood)": -known.log_likelihood.to_numpy(),
-        "rule: amount": amount,
-        # Who has no payments yet is compared with a typical amount, which is 100 %.
-        "rule: amount over own mean": amount / known.own_mean.replace(0, np.nan).fillna(100),
-    }
+    fraud, amount = known.label.to_numpy() > 0, known.amount.fillna(0.0).to_numpy()
     kinds = known.label_kind.to_numpy() if "label_kind" in known else None
-    table = [
+    return [
         {
             "score": name,
-            **_figures(fraud, np.asarray(values), day, customer.to_numpy(), amount, budget, kinds),
+            **_figures(fraud, values, days, customer.to_numpy(), amount, budgets, kinds),
         }
-        for name, values in scorers.items()
+        for name, values in scores.items()
     ]
-    since, until = (frames.moment(value) for value in window)
-    head = (
-        f"{len(known)} labelled transactions, {int(fraud.sum())} frauds, "
-        f"{since:%Y-%m-%d} to {until:%Y-%m-%d}"
-    )
-    return Outcome(
-        f"{head}\n{pd.DataFrame(table).set_index('score').T.to_string()}",
-        {"rows": len(known), "frauds": int(fraud.sum()), "scores": table},
-    )
+
+
+def _beside(
+    known: pd.DataFrame,
+    days: np.ndarray,
+    scores: Mapping[str, np.ndarray],
+    budgets: Collection[int],
+) -> list[dict[str, Any]]:
+    """Peerwatch beside what the user has and the amount rule, each with the same reviews a day."""
+    fraud, amount = known.label.to_numpy() > 0, known.amount.fillna(0.0).to_numpy()
+    other = BASELINE if BASELINE in scores else AMOUNT
+    table = []
+    for k in budgets:
+        names = [name for name in (DENSITY, PRIORITY, BASELINE, AMOUNT) if name in scores]
+        lists = {name: evaluation.reviewed(days, scores[name], k) for name in names}
+        if BASELINE in scores:
+            ours = scores.get(PRIORITY, scores[DENSITY])
+            lists[TOGETHER] = evaluation.reviewed_together(days, ours, scores[BASELINE], k)
+        against = {name: other if name == DENSITY else DENSITY for name in lists}
+        rows = evaluation.side_by_side(days, amount, fraud, lists, against, SEED)
+        table += [{"reviews_per_day": k, **row} for row in rows]
+    return table
+
+
+def _beside_lines(beside: list[dict[str, Any]]) -> list[str]:
+    """A table for each number of reviews, with intervals as people read them."""
+    table = pd.DataFrame(beside)
+    lines = []
+    for k, rows in table.groupby("reviews_per_day"):
+        shown = {
+            row["score"]: {
+                "frauds found": _with_interval(row, "share_found", f"{row['frauds_found']}"),
+                "value found": _with_interval(row, "value_share", f"{row['value_found']:,.0f}"),
+                "false per fraud found": _ratio_text(row),
+                "set against": row["against"],
+                "found by it alone": f"{row['found_only_by_it']}",
+                "found by the other alone": f"{row['found_only_by_the_other']}",
+                "found by neither": f"{row['found_by_neither']}",
+            }
+            for row in rows.to_dict("records")
+        }
+        lines.append(f"\n{k} reviews a day each, with intervals of 95 %:")
+        lines.append(pd.DataFrame(shown).to_string())
+    return lines
+
+
+def _with_interval(row: Mapping[str, Any], share: str, found: str) -> str:
+    low, high = row[f"{share}_interval"]
+    return f"{found}, {row[share]:.1%} ({low:.1%} to {high:.1%})"
+
+
+def _ratio_text(row: Mapping[str, Any]) -> str:
+    low, high = row["false_positive_ratio_interval"]
+    return f"{row['false_positive_ratio']:.2f} ({low:.2f} to {high:.2f})"
 
 
 def _figures(
@@ -189,7 +317,7 @@ def _figures(
     day: np.ndarray,
     customer: np.ndarray,
     amount: np.ndarray,
-    budget: int,
+    budgets: Collection[int],
     kinds: np.ndarray | None,
 ) -> dict[str, float]:
     """The figures of one score, over all frauds and per kind.
@@ -206,7 +334,7 @@ def _figures(
             found[f"AUC kind {row.kind}"] = row.auc
             found[f"AP kind {row.kind}"] = row.average_precision
             reviewed[f" kind {row.kind}"] = fraud & (kinds == row.kind)
-    for k in sorted({100, budget}):
+    for k in budgets:
         for name, hits in reviewed.items():
             precision = evaluation.card_precision(day, customer, score, hits, k)
             found[f"Card Precision@{k}{name}"] = precision
@@ -229,43 +357,56 @@ def _require_labels(known: pd.DataFrame, total: int, column: str) -> None:
 
 def explain(run: Run, request: Request) -> Outcome:
     """The likelihood, its parts and the reasons of one transaction, alert or not."""
-    from fraudwatch.detector import Detector
+    from fraudwatch.assessing import Assessor
 
     key = transaction_key(run, str(request.options["transaction_id"]))
     champion = require_champion(run)
-    detector = Detector.from_arrays(champion.header, champion.arrays)
+    assessor = Assessor(run, champion)
     found = run.source.moment_of(str(key), frames.micros(run.clock))
-    history = run.settings(KIND).history_days
-    since = days_before(found, history)
-    rows = run.source.read(since, found + 1, frames.micros(run.clock)).rows
-    own = np.flatnonzero(rows.transaction_id == key)
-    zone = run.source.settings.timezone
-    frame = features.build(rows, own, detector.reference, zone, history)
-    reasons, summaries = explained(detector, rows.iloc[own], frame)
-    likelihood = detector.score(frame).log_likelihood
+    rows = assessor.read(found, found + 1)
+    assessed = assessor.assess(rows, np.flatnonzero(rows.transaction_id == key))
+    said, reasons = assessor.raised(assessed)
+    judged, amount = assessed.judged, assessed.rows.get("amount")
+    share = float(assessor.turning_points(assessed)[0])
     data = {
         "transaction_id": key,
         "model_version_id": champion.model_version_id,
-        "log_likelihood": float(likelihood[0]),
-        "anomaly_score": float(detector.calibration.anomaly_score(likelihood)[0]),
-        "p_value": float(detector.calibration.p_value(likelihood, np.array([found]))[0]),
-        "entry_level": detector.calibration.entry_level(run.settings(KIND).reviews_per_day),
-        "summary": summaries[0],
+        "log_likelihood": float(judged.scored.log_likelihood[0]),
+        "anomaly_score": float(judged.anomaly_score[0]),
+        "p_value": float(judged.p_value[0]),
+        "priority": float(said.priority[0]),
+        "entry_level": assessor.level,
+        "summary": said.summary[0],
+        "not_raised_below": (
+            None if amount is None or np.isnan(share) else share * abs(float(amount.iloc[0]))
+        ),
         "reasons": reasons.drop(columns="row")
         .astype(object)
         .where(reasons.notna(), None)
         .to_dict("records"),
-        "evidence": _evidence(frame, rows.columns),
+        "evidence": _evidence(judged.frame, rows.columns),
     }
-    shown = reasons[["feature", "value", "expected", "contribution", "baseline"]].to_string(
-        index=False
-    )
-    head = (
-        f"{summaries[0]}\nlog_likelihood {data['log_likelihood']:.3f}, "
-        f"anomaly_score {data['anomaly_score']:.2f} (alerts from {data['entry_level']:.2f}), "
-        f"p_value {data['p_value']:.2g}"
-    )
-    return Outcome(f"{head}\n{shown}", data)
+    return Outcome(_explanation(data, reasons), data)
+
+
+def _explanation(data: Mapping[str, Any], reasons: pd.DataFrame) -> str:
+    """The likelihood as the sum of its lines, and apart from it what else moved the score."""
+    outside = reasons.feature.str.startswith((explanations.EVIDENCE, explanations.RANKER))
+    parts, others = reasons[~outside], reasons[outside]
+    raised = "reaches" if data["anomaly_score"] >= data["entry_level"] else "is under"
+    lines = [
+        data["summary"],
+        f"anomaly_score {data['anomaly_score']:.2f} {raised} the level of alerts, "
+        f"{data['entry_level']:.2f}; p_value {data['p_value']:.2g}",
+        "",
+        parts[["feature", "value", "expected", "contribution", "baseline"]].to_string(index=False),
+        f"sum of contributions {parts.contribution.sum():.3f} nats = -log_likelihood "
+        f"{-data['log_likelihood']:.3f}",
+    ]
+    if len(others):
+        told = others[["feature", "contribution", "text"]].to_string(index=False)
+        lines += ["", "outside the sum:", told]
+    return "\n".join(lines)
 
 
 def _evidence(frame: pd.DataFrame, columns: Collection[str]) -> dict[str, float]:

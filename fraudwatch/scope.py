@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
+import pandas as pd
 
 from fraudwatch import store
 from shared import frames, registry, runs
@@ -14,6 +15,9 @@ from shared.errors import ConfigurationError, TemporaryError
 from shared.runs import Run
 
 KIND = "fraudwatch"
+SCORE_COLUMNS = (
+    "transaction_id", "occurred_at", "customer_id", "counterparty_id", "amount", "currency",
+)  # fmt: skip
 IN_SAMPLE_DAYS = 7  # before the end of the first training window: a new user sees alerts at once
 
 
@@ -29,6 +33,14 @@ def transaction_key(run: Run, text: str) -> Any:
             f'"{text}" is no transaction id; they are {expected.get(kind, "texts")} here.'
         )
     return key
+
+
+def with_all_columns(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with the columns that the tables have, missing where nothing is mapped."""
+    lacking = {
+        name: np.nan if name == "amount" else None for name in SCORE_COLUMNS if name not in rows
+    }
+    return rows.assign(**lacking)
 
 
 def champion_of(run: Run) -> registry.Stored | None:

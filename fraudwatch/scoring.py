@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from fraudwatch import decisions, explanations, features, store
-from fraudwatch.scope import KIND, require_same_champion, watermark
+from fraudwatch import decisions, store
+from fraudwatch.closing import Closed, close_days, late_q_values
+from fraudwatch.scope import (
+    KIND,
+    SCORE_COLUMNS,
+    require_same_champion,
+    watermark,
+    with_all_columns,
+)
 from shared import accounts, frames, registry, runs
 from shared.accounts import days_before, local_day
 from shared.jobs import Outcome, Request
@@ -17,12 +24,9 @@ from shared.runs import Run
 from shared.source import Batch
 
 if TYPE_CHECKING:
-    from fraudwatch.detector import Detector
+    from fraudwatch.assessing import Assessed, Assessor
 
 SCORING = "fraudwatch.score"  # the job; a backfill is the other that scores
-SCORE_COLUMNS = (
-    "transaction_id", "occurred_at", "customer_id", "counterparty_id", "amount", "currency",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,32 +41,39 @@ class Range:
 def score_range(
     run: Run, request: Request, model: registry.Stored, window: Range, role: str
 ) -> Outcome:
-    from fraudwatch.detector import Detector
+    from fraudwatch.assessing import Assessor
 
     settings = run.settings(KIND)
     inspection = accounts.inspect(run, window.since, window.until)
     accounts.require_quality(inspection, settings.quarantine_limit, run.command)
-    scorer = _Scorer(run, request, model, Detector.from_arrays(model.header, model.arrays), role)
+    assessor = Assessor(run, model)
+    scorer = _Scorer(run, request, assessor, role)
     with run.results.transaction() as connection:
         scorer.watermark = watermark(connection, run) or 0
-    history = settings.history_days * frames.MICROSECONDS_PER_DAY
     undated: pd.DataFrame | None = inspection.undated
     for (since, until), (rows, own, batch) in zip(
-        inspection.slices, accounts.stream(run, inspection.slices, history), strict=True
+        inspection.slices, accounts.stream(run, inspection.slices, assessor.lead), strict=True
     ):
         scorer.slice(rows, own, batch, undated, (since, until))
         undated = None  # they stand with the first slice
-    late = 0 if request.dry_run else _closed_books(run, window)
+    late, closed = 0, Closed(0, 0, None)
+    if not request.dry_run:
+        late = _closed_books(run, window)
+        if run.job == SCORING:
+            closed = close_days(run, window.scope, assessor.explored)
     verb = "would have scored" if request.dry_run else "scored"
+    said = f"{verb} {scorer.written} transactions with {model.model_version_id} and raised "
     return Outcome(
-        message=f"{verb} {scorer.written} transactions with {model.model_version_id} "
-        f"and raised {scorer.raised} alerts",
+        message="\n".join(filter(None, [f"{said}{scorer.raised} alerts", closed.note])),
         data={
             "scored": scorer.written,
             "alerts": scorer.raised,
+            "explored": closed.explored,
+            "days_closed": closed.days,
             "quarantined": inspection.rows_refused,
             "too_late": late,
             "model_version_id": model.model_version_id,
+            "note": closed.note,
         },
         rows_read=inspection.rows_read,
         rows_written=scorer.written,
@@ -72,6 +83,7 @@ def score_range(
         window_from=frames.moment(window.since),
         window_to=frames.moment(window.until),
         model_version_id=model.model_version_id,
+        note=closed.note,
     )
 
 
@@ -79,12 +91,9 @@ class _Scorer:
     """Scores slice after slice; each slice's scores, alerts, reasons, quarantine and ledger row
     become visible together."""
 
-    def __init__(
-        self, run: Run, request: Request, model: registry.Stored, detector: Detector, role: str
-    ) -> None:
-        self.run, self.request, self.model, self.detector = run, request, model, detector
-        self.role = role
-        self.level = detector.calibration.entry_level(run.settings(KIND).reviews_per_day)
+    def __init__(self, run: Run, request: Request, assessor: Assessor, role: str) -> None:
+        self.run, self.request, self.assessor = run, request, assessor
+        self.model, self.role = assessor.model, role
         self.raises = role == "published" and (
             run.job == SCORING or bool(request.options.get("raise"))
         )
@@ -104,56 +113,57 @@ class _Scorer:
         targets = own
         if self.role == "published" and len(done):
             targets = own[~rows.transaction_id.iloc[own].isin(done).to_numpy()]
-        scores = self.scores(rows, targets)
-        alerts = decisions.decide(scores, self.level) if self.raises else scores.iloc[:0]
-        explained = self._explained(rows, alerts)
+        assessed = self.assessor.assess(rows, targets)
+        scores = self._scores(assessed)
+        alerts, reasons = self._alerts(assessed, scores)
         self.run.progress(batch.rows_read)
         if self.request.dry_run:
             self.written += len(scores)
             self.raised += len(alerts)
             return
-        self._write(scores, alerts, explained, undated, batch, window)
+        self._write(scores, alerts, reasons, undated, batch, window)
 
-    def scores(self, rows: pd.DataFrame, targets: np.ndarray) -> pd.DataFrame:
-        """Scores of the target rows; a pure function of the model and the rows before them."""
-        settings, calibration = self.run.settings(KIND), self.detector.calibration
-        zone = self.run.source.settings.timezone
-        frame = features.build(rows, targets, self.detector.reference, zone, settings.history_days)
-        picked = with_all_columns(rows.iloc[targets])
-        likelihood = self._log_likelihood(frame)
+    def _scores(self, assessed: Assessed) -> pd.DataFrame:
+        picked = with_all_columns(assessed.rows)
         moments = picked.occurred_at.to_numpy()
-        days = pd.Series(frames.local_days(moments, zone), index=picked.index)
+        days = pd.Series(
+            frames.local_days(moments, self.run.source.settings.timezone), index=picked.index
+        )
+        judged = assessed.judged
         return picked[list(SCORE_COLUMNS)].assign(
             day=days.dt.date if len(days) else days,
-            log_likelihood=likelihood,
-            anomaly_score=calibration.anomaly_score(likelihood),
-            p_value=calibration.p_value(likelihood, moments),
+            log_likelihood=judged.scored.log_likelihood,
+            surprise=judged.surprise,
+            anomaly_score=judged.anomaly_score,
+            p_value=judged.p_value,
             in_sample=moments < frames.micros(self.model.trained_to),
             model_version_id=self.model.model_version_id,
         )
 
-    def _log_likelihood(self, frame: pd.DataFrame) -> np.ndarray:
-        return self.detector.score(frame).log_likelihood if len(frame) else np.empty(0)
+    def _alerts(
+        self, assessed: Assessed, scores: pd.DataFrame
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The alerts that the scores raise, in order, with their reasons; all but case and segment.
 
-    def _explained(
-        self, rows: pd.DataFrame, alerts: pd.DataFrame
-    ) -> tuple[pd.DataFrame, list[str]]:
-        """Reasons and summaries of the alerts."""
-        if alerts.empty:
-            return pd.DataFrame(), []
-        at = pd.Index(rows.transaction_id).get_indexer(alerts.transaction_id)
-        settings = self.run.settings(KIND)
-        frame = features.build(
-            rows, at, self.detector.reference, self.run.source.settings.timezone,
-            settings.history_days,
-        )  # fmt: skip
-        return explained(self.detector, rows.iloc[at], frame)
+        `alert_id` of the reasons says whose they are.
+        """
+        at = decisions.raised(scores, self.assessor.level)
+        if not self.raises or not len(at):
+            return scores.iloc[:0], pd.DataFrame()
+        said, reasons = self.assessor.raised(assessed.part(at))
+        alerts = scores.iloc[at].reset_index(drop=True)
+        alerts = alerts.assign(
+            **{name: said[name] for name in said},
+            alert_id=[decisions.natural_id("alert", key) for key in alerts.transaction_id],
+            origin="threshold",
+        )
+        return alerts, reasons.assign(alert_id=alerts.alert_id.to_numpy()[reasons["row"]])
 
     def _write(
         self,
         scores: pd.DataFrame,
         alerts: pd.DataFrame,
-        explained: tuple[pd.DataFrame, list[str]],
+        reasons: pd.DataFrame,
         undated: pd.DataFrame | None,
         batch: Batch,
         window: tuple[int, int],
@@ -167,7 +177,7 @@ class _Scorer:
             own = None if self.role == "published" else self.model.model_version_id
             new = store.unscored(connection, run.tables, scores.transaction_id, own)
             written = store.write_scores(connection, run, scores[new], self.role)
-            raised = self._raise(connection, alerts, explained, scores.transaction_id[new])
+            raised = self._raise(connection, alerts, reasons, scores.transaction_id[new])
             refused = accounts.less_published(connection, run, refused)
             quarantined = accounts.quarantine(
                 connection, run, refused, batch.rows.transaction_id, window,
@@ -186,22 +196,9 @@ class _Scorer:
         self.late += int((scores.occurred_at[new] < self.watermark).sum())
 
     def _raise(
-        self,
-        connection: Any,
-        alerts: pd.DataFrame,
-        explained: tuple[pd.DataFrame, list[str]],
-        new: pd.Series,
+        self, connection: Any, alerts: pd.DataFrame, reasons: pd.DataFrame, new: pd.Series
     ) -> int:
-        if alerts.empty:
-            return 0
-        reasons, summaries = explained
-        alerts = alerts.assign(
-            summary=summaries,
-            alert_id=[decisions.natural_id("alert", key) for key in alerts.transaction_id],
-            origin="threshold",
-            priority=alerts.anomaly_score,
-        )
-        reasons = reasons.assign(alert_id=alerts.alert_id.to_numpy()[reasons["row"]])
+        """Writes the alerts of the rows that are new, each with its case, segment and q-value."""
         alerts = alerts[alerts.transaction_id.isin(new)]
         if alerts.empty:
             return 0
@@ -210,32 +207,12 @@ class _Scorer:
         alerts = alerts.assign(
             case_id=decisions.cases(alerts, earlier, case_days),
             segment_id=store.segments_then(connection, self.run, alerts),
+            q_value=late_q_values(connection, self.run, alerts),
         )
         kept = reasons[reasons.alert_id.isin(alerts.alert_id)].drop(columns="row")
-        return store.write_alerts(connection, self.run, alerts.drop(columns="in_sample"), kept)
-
-
-def explained(
-    detector: Detector, rows: pd.DataFrame, frame: pd.DataFrame
-) -> tuple[pd.DataFrame, list[str]]:
-    """Reasons and summaries of rows whose features are `frame`."""
-    surprise = explanations.Surprise(
-        names=detector.names,
-        focal=detector.focal,
-        parts=detector.score(frame).surprise,
-        baseline=detector.calibration.baseline,
-        expected=detector.expected(frame, explanations.QUANTILES),
-        levels=detector.levels(frame),
-    )
-    return explanations.explain(rows, frame, surprise, detector.reference)
-
-
-def with_all_columns(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows with the columns that the tables have, missing where nothing is mapped."""
-    lacking = {
-        name: np.nan if name == "amount" else None for name in SCORE_COLUMNS if name not in rows
-    }
-    return rows.assign(**lacking)
+        return store.write_alerts(
+            connection, self.run, alerts.drop(columns=["in_sample", "surprise"]), kept
+        )
 
 
 def _closed_books(run: Run, window: Range) -> int:
@@ -255,6 +232,7 @@ def _closed_books(run: Run, window: Range) -> int:
             run.tables,
             {
                 "reviews_per_day": str(settings.reviews_per_day),
+                "false_discovery_rate": str(settings.false_discovery_rate or ""),
                 "score_from": str(scope),
                 "look_back_from": str(behind),
                 "timezone": zone,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from shared import frames
-from shared.database import insert_new, staged
+from shared.database import insert_new, staged, upsert
 from shared.errors import ConfigurationError
 from shared.runs import Run
 from shared.tables import Tables
@@ -63,14 +64,53 @@ def watermark(connection: Connection, tables: Tables) -> int | None:
 
 
 def scores_between(connection: Connection, tables: Tables, since: int, until: int) -> pd.DataFrame:
-    """Published scores of the window: transaction_id, log_likelihood, anomaly_score."""
-    table = tables.transaction_scores
-    select = sa.select(table.c.transaction_id, table.c.log_likelihood, table.c.anomaly_score).where(
-        table.c.role == "published",
-        table.c.occurred_at >= frames.moment(since),
-        table.c.occurred_at < frames.moment(until),
+    """Published scores of the window: transaction_id, log_likelihood, anomaly_score, in_sample,
+    and the priority of those with an alert, None of the others."""
+    table, alerts = tables.transaction_scores, tables.fraud_alerts
+    names = ("transaction_id", "log_likelihood", "anomaly_score", "in_sample")
+    # Of an alert that was drawn or reported the priority is no rank among those that were raised.
+    raised = sa.and_(
+        alerts.c.transaction_id == table.c.transaction_id, alerts.c.origin == "threshold"
+    )
+    select = (
+        sa.select(*(table.c[name] for name in names), alerts.c.priority)
+        .outerjoin(alerts, raised)
+        .where(
+            table.c.role == "published",
+            table.c.occurred_at >= frames.moment(since),
+            table.c.occurred_at < frames.moment(until),
+        )
     )
     return _frame(connection, select)
+
+
+def surprises(
+    connection: Connection, tables: Tables, model_version_id: str, ids: pd.Series
+) -> np.ndarray:
+    """(n,) what a model stored for the transactions; NaN where it has not scored them."""
+    if ids.empty:
+        return np.empty(0)
+    table = tables.transaction_scores
+    column = table.c.transaction_id
+    with staged(connection, [column], ids.to_frame("transaction_id")) as stage:
+        joined = stage.join(table, column == stage.c.transaction_id)
+        select = sa.select(column, table.c.surprise).select_from(joined)
+        rows = connection.execute(select.where(table.c.model_version_id == model_version_id))
+        known = {row[0]: row[1] for row in rows}
+    return np.array([known.get(key, np.nan) for key in ids.tolist()], dtype=np.float64)
+
+
+def segment_periods(connection: Connection, tables: Tables) -> pd.DataFrame:
+    """Periods of customers in segments: customer_id, segment_id, valid_from, valid_to
+    (microseconds; null where current). A segment's id is never used twice, so that it tells whose
+    segment it is whichever version opened the period."""
+    table = tables.customer_segments
+    columns = [table.c[name] for name in ("customer_id", "segment_id", "valid_from", "valid_to")]
+    frame = _frame(connection, sa.select(*columns).where(table.c.segment_id.is_not(None)))
+    for name in ("valid_from", "valid_to"):
+        values = [None if pd.isna(v) else frames.micros(v) for v in frame[name]]
+        frame[name] = pd.array(values, dtype="Int64")
+    return frame
 
 
 def first_training_end(connection: Connection, tables: Tables) -> int | None:
@@ -91,14 +131,17 @@ def first_training_end(connection: Connection, tables: Tables) -> int | None:
 def write_scores(connection: Connection, run: Run, scores: pd.DataFrame, role: str) -> int:
     """Inserts scores; scores: as `jobs` makes them, moments in microseconds."""
     frame = scores[
-        ["transaction_id", "customer_id", "occurred_at", "day", "log_likelihood", "anomaly_score",
-         "p_value", "in_sample", "model_version_id"]
+        ["transaction_id", "customer_id", "occurred_at", "day", "log_likelihood", "surprise",
+         "anomaly_score", "p_value", "in_sample", "model_version_id"]
     ].assign(role=role, run_id=run.run_id, scored_at=pd.Timestamp(run.clock))  # fmt: skip
     return insert_new(connection, run.tables.transaction_scores, frame)
 
 
 def earlier_alerts(connection: Connection, tables: Tables, near: pd.DataFrame) -> pd.DataFrame:
-    """Alerts already raised for the customers, or counterparties, of the new ones."""
+    """Alerts already raised for the customers, or counterparties, of the new ones.
+
+    What was drawn to be explored raised nothing: each is a case of its own.
+    """
     table = tables.fraud_alerts
     columns = [table.c[name] for name in (*ALERT_COLUMNS, "occurred_at")]
     customers = near.customer_id.dropna().unique().tolist()
@@ -110,7 +153,9 @@ def earlier_alerts(connection: Connection, tables: Tables, near: pd.DataFrame) -
         (table.c.counterparty_id, counterparties),
     ):
         for start in range(0, len(keys), 500):  # within any driver's number of parameters
-            select = sa.select(*columns).where(column.in_(keys[start : start + 500]))
+            select = sa.select(*columns).where(
+                column.in_(keys[start : start + 500]), table.c.origin != "exploration"
+            )
             parts.append(_frame(connection, select))
     if not parts:
         return pd.DataFrame(columns=[column.name for column in columns])
@@ -183,28 +228,232 @@ def write_verdicts(connection: Connection, run: Run, verdicts: pd.DataFrame) -> 
     return insert_new(connection, run.tables.fraud_verdicts, verdicts)
 
 
+def verdicts(connection: Connection, tables: Tables, before: int | None = None) -> pd.DataFrame:
+    """What was said of transactions, in order, decided before a moment where one is given.
+
+    Columns: transaction_id, verdict, decided_at, recorded_at (both in microseconds).
+    """
+    table = tables.fraud_verdicts
+    columns = [table.c[name] for name in ("transaction_id", "verdict", "decided_at", "recorded_at")]
+    select = sa.select(*columns).order_by(
+        table.c.decided_at, table.c.recorded_at, table.c.verdict_id
+    )
+    if before is not None:
+        select = select.where(table.c.decided_at < frames.moment(before))
+    frame = _frame(connection, select)
+    for name in ("decided_at", "recorded_at"):
+        frame[name] = np.array([frames.micros(value) for value in frame[name]], dtype=np.int64)
+    return frame
+
+
+# --- the close of a day -------------------------------------------------------------------------
+
+
+def oldest_scored(connection: Connection, tables: Tables, since: int) -> int | None:
+    """The oldest moment from `since` on that has a published score, in microseconds."""
+    table = tables.transaction_scores
+    select = sa.select(sa.func.min(table.c.occurred_at)).where(
+        table.c.role == "published", table.c.occurred_at >= frames.moment(since)
+    )
+    value: datetime | None = connection.execute(select).scalar()
+    return None if value is None else frames.micros(value)
+
+
+def days_to_close(connection: Connection, tables: Tables, first: date, last: date) -> list[date]:
+    """The days from first to last that are not closed yet, in order."""
+    table = tables.closed_days
+    known = sa.select(table.c.day).where(table.c.day >= first, table.c.day <= last)
+    closed = {row.day for row in connection.execute(known)}
+    days = (first + timedelta(days=at) for at in range((last - first).days + 1))
+    return [day for day in days if day not in closed]
+
+
+def is_closed(connection: Connection, tables: Tables, day: date) -> bool:
+    table = tables.closed_days
+    found = connection.execute(sa.select(table.c.day).where(table.c.day == day)).first()
+    return found is not None
+
+
+def _of_the_day(scores: sa.Table, day: date, window: tuple[int, int]) -> sa.ColumnElement[bool]:
+    """Published scores of a day; its window lets the index by moment find them."""
+    return sa.and_(
+        scores.c.role == "published",
+        scores.c.day == day,
+        scores.c.occurred_at >= frames.moment(window[0]),
+        scores.c.occurred_at < frames.moment(window[1]),
+    )
+
+
+def day_p_values(
+    connection: Connection, tables: Tables, day: date, window: tuple[int, int]
+) -> pd.DataFrame:
+    """The p-values of a day's published scores, counted in the database.
+
+    Columns: p_value, model_version_id, in_sample, count. A conformal p-value is one of as many as
+    there are calibration rows, so that millions of scores are few lines.
+    """
+    scores = tables.transaction_scores
+    columns = [scores.c.p_value, scores.c.model_version_id, scores.c.in_sample]
+    select = (
+        sa.select(*columns, sa.func.count().label("count"))
+        .where(_of_the_day(scores, day, window))
+        .group_by(*columns)
+    )
+    return _frame(connection, select)
+
+
+def write_closed_day(connection: Connection, run: Run, closed: dict[str, Any]) -> None:
+    connection.execute(
+        sa.insert(run.tables.closed_days).values(closed_at=run.clock, run_id=run.run_id, **closed)
+    )
+
+
+def alerts_on(connection: Connection, tables: Tables, day: date) -> pd.DataFrame:
+    """Alerts of a day that have a p-value: alert_id, p_value."""
+    table = tables.fraud_alerts
+    select = sa.select(table.c.alert_id, table.c.p_value)
+    return _frame(connection, select.where(table.c.day == day, table.c.p_value.is_not(None)))
+
+
+def write_q_values(connection: Connection, tables: Tables, alerts: pd.DataFrame) -> None:
+    """Sets q_value of alerts; alerts: alert_id, q_value."""
+    table = tables.fraud_alerts
+    statement = (
+        sa.update(table)
+        .where(table.c.alert_id == sa.bindparam("alert"))
+        .values(q_value=sa.bindparam("q"))
+    )
+    pairs = zip(alerts.alert_id.tolist(), alerts.q_value.tolist(), strict=True)
+    values = [{"alert": alert, "q": q_value} for alert, q_value in pairs]
+    if values:
+        connection.execute(statement, values)
+
+
+def closed_steps(
+    connection: Connection, tables: Tables, days: Iterable[date]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Of the days that are closed: (day, cut, false_discovery_rate), and their alerts' steps
+    (day, p_value, q_value)."""
+    closed, alerts = tables.closed_days, tables.fraud_alerts
+    wanted = sorted(set(days))
+    parts: list[tuple[pd.DataFrame, pd.DataFrame]] = []
+    for start in range(0, max(len(wanted), 1), 500):  # within any driver's number of parameters
+        some = wanted[start : start + 500]
+        cuts = sa.select(closed.c.day, closed.c.cut, closed.c.false_discovery_rate)
+        steps = sa.select(alerts.c.day, alerts.c.p_value, alerts.c.q_value)
+        parts.append(
+            (
+                _frame(connection, cuts.where(closed.c.day.in_(some))),
+                _frame(
+                    connection, steps.where(alerts.c.day.in_(some), alerts.c.q_value.is_not(None))
+                ),
+            )
+        )
+    cuts_, steps_ = zip(*parts, strict=True)
+    return pd.concat(cuts_, ignore_index=True), pd.concat(steps_, ignore_index=True)
+
+
+def first_drift(
+    connection: Connection, tables: Tables, models: Sequence[str], before: date
+) -> date | None:
+    """The first closed day before another on which one of the models' p-values had drifted."""
+    table = tables.closed_days
+    select = sa.select(sa.func.min(table.c.day)).where(
+        table.c.drifted, table.c.model_version_id.in_(models), table.c.day < before
+    )
+    return connection.execute(select).scalar()
+
+
+def write_drift(connection: Connection, run: Run, drift: dict[str, Any]) -> None:
+    """One row per run and feature: of the newest day that the run closed."""
+    upsert(connection, run.tables.drift_metrics, pd.DataFrame([{"run_id": run.run_id, **drift}]))
+
+
+def last_closed(connection: Connection, tables: Tables) -> Any:
+    """The newest closed day (day, false_discovery_rate, promised, reason); None where none is."""
+    table = tables.closed_days
+    columns = (table.c.day, table.c.false_discovery_rate, table.c.promised, table.c.reason)
+    return connection.execute(sa.select(*columns).order_by(table.c.day.desc()).limit(1)).first()
+
+
+def unalerted(
+    connection: Connection, tables: Tables, day: date, window: tuple[int, int]
+) -> pd.DataFrame:
+    """The published scores of a day that have no alert, as the alert of one would carry them."""
+    scores, alerts = tables.transaction_scores, tables.fraud_alerts
+    names = ("transaction_id", "log_likelihood", "anomaly_score", "p_value", "model_version_id")
+    select = (
+        sa.select(*(scores.c[name] for name in names))
+        .outerjoin(alerts, alerts.c.transaction_id == scores.c.transaction_id)
+        .where(_of_the_day(scores, day, window), alerts.c.alert_id.is_(None))
+    )
+    return _frame(connection, select)
+
+
+def alerted_counterparties(
+    connection: Connection, tables: Tables, since: date, until: date
+) -> set[Any]:
+    """Counterparties with an alert on the days from since to until."""
+    table = tables.fraud_alerts
+    here = (table.c.day >= since, table.c.day <= until, table.c.counterparty_id.is_not(None))
+    select = sa.select(table.c.counterparty_id).distinct().where(*here)
+    return {row[0] for row in connection.execute(select)}
+
+
+# --- the report ---------------------------------------------------------------------------------
+
+
 def report_frames(connection: Connection, tables: Tables, since_day: Any) -> dict[str, Any]:
     """The frames of the report, one SELECT each; days from `since_day` on."""
     t = tables
-    alerts = t.fraud_alerts
-    status = sa.select(sa.text("alert_id, status")).select_from(t.view("alert_outcomes"))
+    alerts, scores = t.fraud_alerts, t.transaction_scores
+    status = sa.select(sa.text("alert_id, status, verdict")).select_from(t.view("alert_outcomes"))
+    marked = (
+        sa.select(alerts.c.alert_id, scores.c.in_sample)
+        .join(scores, scores.c.transaction_id == alerts.c.transaction_id)
+        .where(scores.c.role == "published", alerts.c.day >= since_day)
+    )
     frames_ = {
         "alerts": _frame(connection, sa.select(alerts).where(alerts.c.day >= since_day)),
         "reasons": _frame(
             connection,
             sa.select(t.fraud_alert_reasons)
             .join(alerts, alerts.c.alert_id == t.fraud_alert_reasons.c.alert_id)
-            .where(alerts.c.day >= since_day, t.fraud_alert_reasons.c.rank <= 3),
+            .where(
+                alerts.c.day >= since_day,
+                sa.or_(
+                    t.fraud_alert_reasons.c.rank <= 3,
+                    t.fraud_alert_reasons.c.feature.startswith("evidence."),
+                ),
+            ),
         ),
         "queue": _view(connection, t, "alert_queue", since_day)[["day", "rank", "case_id"]],
         "coverage": _view(connection, t, "coverage", since_day),
         "days": _frame(connection, _days(t, since_day)),
+        "closed_days": _frame(
+            connection, sa.select(t.closed_days).where(t.closed_days.c.day >= since_day)
+        ),
+        "drift": _frame(connection, _newest_drift(t)),
         "scores": _frame(connection, _histogram(t, since_day)),
         "settings": _frame(connection, sa.select(t.settings)),
     }
-    known = _frame(connection, status)
-    frames_["alerts"] = frames_["alerts"].merge(known, on="alert_id", how="left")
+    for beside in (status, marked):
+        known = _frame(connection, beside)
+        frames_["alerts"] = frames_["alerts"].merge(known, on="alert_id", how="left")
     return frames_
+
+
+def _newest_drift(tables: Tables) -> sa.Select[Any]:
+    """What the newest run that looked at drift found."""
+    drift, runs = tables.drift_metrics, tables.pipeline_runs
+    newest = (
+        sa.select(drift.c.run_id)
+        .join(runs, runs.c.run_id == drift.c.run_id)
+        .order_by(runs.c.started_at.desc(), drift.c.run_id.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    return sa.select(drift).where(drift.c.run_id == newest)
 
 
 def _view(connection: Connection, tables: Tables, name: str, since_day: Any) -> pd.DataFrame:
@@ -228,7 +477,7 @@ def _days(tables: Tables, since_day: Any) -> sa.Select[Any]:
             sa.func.count().label("alerts"),
             sa.func.count(alerts.c.case_id.distinct()).label("cases"),
         )
-        .where(alerts.c.origin != "reported")
+        .where(alerts.c.origin == "threshold")
         .group_by(alerts.c.day)
         .subquery()
     )

@@ -21,7 +21,9 @@ from shared.runs import Run
 VERDICTS = (
     "in_review", "confirmed_fraud", "false_positive", "genuine_unusual", "inconclusive", "reopened",
 )  # fmt: skip
-SHEET = ("alert_id", "transaction_id", "verdict", "fraud_type", "note", "decided_at")
+SHEET = (
+    "alert_id", "transaction_id", "verdict", "fraud_type", "duplicate_of", "note", "decided_at",
+)  # fmt: skip
 
 
 def record(run: Run, request: Request) -> Outcome:
@@ -118,6 +120,7 @@ def _row(
         "alert_id": alert,
         "verdict": said["verdict"],
         "fraud_type": said["fraud_type"],
+        "duplicate_of": said.get("duplicate_of"),
         "actor": actor,
         "note": said["note"],
         "amount": amount,

@@ -346,6 +346,14 @@ def fraudwatch_fit(front: Front, **request: Any) -> None:
     _do(front, "fraudwatch.fit", **request)
 
 
+@fraudwatch.command("recalibrate")
+@UNTIL
+@everywhere
+def fraudwatch_recalibrate(front: Front, **request: Any) -> None:
+    """Calibrate the champion anew on the newest days; its density stays as it is."""
+    _do(front, "fraudwatch.recalibrate", **request)
+
+
 @fraudwatch.command("score")
 @UNTIL
 @everywhere
@@ -368,7 +376,7 @@ def fraudwatch_report(front: Front, **request: Any) -> None:
 @click.option("--label", help="Column of the labels; else the mapped one.")
 @everywhere
 def fraudwatch_evaluate(front: Front, **request: Any) -> None:
-    """AUC, AP, card precision and value found, beside one-line rules."""
+    """Quality against labels, beside what you have and one-line rules, at equal reviews."""
     _do(front, "fraudwatch.evaluate", **request)
 
 
@@ -473,7 +481,7 @@ def models_promote(front: Front, model_version_id: str, by: str) -> None:
 
 
 @models.command("rollback")
-@click.argument("kind", type=click.Choice(DOMAINS))
+@click.argument("kind", type=click.Choice((*DOMAINS, "ranker")))
 @click.option("--by", required=True, metavar="NAME", help="Who decides.")
 @everywhere
 def models_rollback(front: Front, kind: str, by: str) -> None:

@@ -41,12 +41,14 @@ class Transactions:
     amount: str | None = None
     currency: str | None = None
     counterparty: str | None = None
+    entities: tuple[str, ...] = ()
     order: str | None = None
     categories: tuple[str, ...] = ()
     numbers: tuple[str, ...] = ()
     label: str | None = None
     label_time: str | None = None
     label_kind: str | None = None
+    baseline_score: str | None = None  # of another system; higher is more suspicious
 
     def faults(self) -> list[str]:
         found = _twice("[source.transactions]", self.columns())
@@ -58,13 +60,13 @@ class Transactions:
 
     def columns(self) -> list[tuple[str, str]]:
         """(key of the mapping, column of the source) for each mapped column."""
+        lists = ("entities", "categories", "numbers")
         named = [
             (item.name, getattr(self, item.name))
             for item in dataclasses.fields(self)
-            if item.name not in ("table", "time_format", "categories", "numbers")
+            if item.name not in ("table", "time_format", *lists)
         ]
-        several = [("categories", name) for name in self.categories]
-        several += [("numbers", name) for name in self.numbers]
+        several = [(key, name) for key in lists for name in getattr(self, key)]
         return [(key, name) for key, name in named if name] + several
 
 

@@ -30,6 +30,7 @@ CODES = {
     "time_in_future": "the time is more than a day ahead of the clock",
     "customer_wrong_type": "the customer is not of the kind that the mapping records",
     "counterparty_wrong_type": "the counterparty is not of the kind that the mapping records",
+    "entity_wrong_type": "an entity's key is not of the kind that the mapping records",
     "amount_null": "the row has no amount",
     "amount_text": "the amount is text",
     "amount_nan": "the amount is not a number",

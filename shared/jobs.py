@@ -35,6 +35,7 @@ class Outcome:
     window_from: datetime | None = None
     window_to: datetime | None = None
     model_version_id: str | None = None
+    note: str | None = None  # what the run's record should say beside its counts
 
 
 @dataclass(frozen=True)

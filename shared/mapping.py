@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from shared.cells import is_iso
 from shared.config import Customers, Transactions
 from shared.errors import ConfigurationError
 from shared.frames import masked
@@ -26,6 +27,8 @@ from shared.vocabulary import (
     ASIDE,
     CODE,
     CURRENCY,
+    ENTITY,
+    ENTITY_OF,
     EVENT,
     FILL,
     JUDGED,
@@ -45,6 +48,8 @@ from shared.vocabulary import (
     PERSON,
     PERSONAL,
     PLACE,
+    SCORE,
+    SCORE_BY,
     TRAIT,
     TRAIT_OF_PERSON,
     WHEN,
@@ -56,6 +61,7 @@ if TYPE_CHECKING:
     pass
 
 LEVELS = 200  # a category with more is a key or free text
+MANY = 20  # a key of cards or devices has more values
 FEW = 12  # whole numbers with so few values are codes
 DIRECTIONS = ({"debit", "credit"}, {"dr", "cr"}, {"in", "out"}, {"d", "c"})
 
@@ -146,7 +152,8 @@ class _Draft:
     @property
     def free(self) -> list[Column]:
         """Columns without a role, in the order of the table."""
-        taken = {*self.roles.values(), *self.left}
+        several = {name for names in self.several.values() for name in names}
+        taken = {*self.roles.values(), *self.left, *several}
         return [column for column in self.look.columns if column.name not in taken]
 
     def all_differ(self, column: Column) -> bool:
@@ -183,8 +190,10 @@ class _Draft:
         self.choose("order", _order, personal=True)
         self.choose("amount", _amount)
         self.choose("currency", _currency)
+        self._entities()
+        self.choose("baseline_score", _baseline_score)
         self._rest()
-        if not (self.roles.get("amount") or any(self.several.values())):
+        if not (self.roles.get("amount") or self.several["categories"] or self.several["numbers"]):
             return "no amount, category or number"
         if "id" not in self.roles:
             self.refusals.append(_without_id(self.look))
@@ -268,6 +277,13 @@ class _Draft:
             return
         self.choose("label_kind", _label_kind)
         self.choose("label_time", _label_time)
+
+    def _entities(self) -> None:
+        """Keys of what a customer pays with or from: cards, accounts, devices."""
+        found = [(column, reason) for column in self.free if (reason := _entity(self, column))]
+        self.several["entities"] = [column.name for column, _ in found]
+        for column, reason in found:
+            self.guess("entities", column, reason, personal=True)
 
     def _rest(self) -> None:
         """Each column without a role becomes a category or a number, or is left out."""
@@ -489,6 +505,39 @@ def _counterparty(draft: _Draft, column: Column) -> tuple[float, str]:
     return max(mark, 0.1), f"the name says so; {_repeats(column)}"
 
 
+def _entity(draft: _Draft, column: Column) -> str:
+    """Why a column is the key of a card, an account, a device; nothing where it is none."""
+    if column.kind not in KEYS or draft.all_differ(column) or column.times is not None:
+        return ""
+    if not column.words & ENTITY or not _only(column.words, ENTITY, ENTITY_OF):
+        return ""
+    others = [draft.column("customer"), draft.column("counterparty")]
+    if len(column.levels) <= MANY or any(other and _same(column, other) for other in others):
+        return ""
+    customer = others[0]
+    if customer and _seldom_repeats(column) and not _seldom_repeats(customer):
+        return ""  # of one payment each, as a session
+    return f"a key of its own, beside the customer's; {_repeats(column)}"
+
+
+def _seldom_repeats(column: Column) -> bool:
+    return len(column.levels) >= 0.95 * len(column.known)
+
+
+def _same(column: Column, other: Column) -> bool:
+    """Whether two keys name the same things: both repeat, and nearly always together."""
+    both = [
+        (a, b)
+        for a, b in zip(column.values, other.values, strict=True)
+        if a not in (None, "") and b not in (None, "")
+    ]
+    pairs = len(set(both))
+    levels = [len({pair[at] for pair in both}) for at in (0, 1)]
+    if len(both) - max(levels, default=0) < MANY:
+        return False  # too few repeats to tell
+    return all(pairs - one <= (1 - NEARLY) * (len(both) - one) for one in levels)
+
+
 def _order(draft: _Draft, column: Column) -> tuple[float, str]:
     if column.kind not in KEYS or draft.all_differ(column) or column.times is not None:
         return 0, ""
@@ -559,7 +608,25 @@ def _label_time(draft: _Draft, column: Column) -> tuple[float, str]:
         return 0, ""
     if not column.words & (LABEL_FOR_SURE | {"label", "reported"}):
         return 0, ""
+    time = draft.column("time")
+    forms = {time.times.format} if time is not None and time.times is not None else set()
+    if column.kind == "text" and not (is_iso(column.times.format) or column.times.format in forms):
+        return 0, ""  # the reader knows ISO and the format of the times
     return 1, f"when {label.name} was known"
+
+
+def _baseline_score(_: _Draft, column: Column) -> tuple[float, str]:
+    """What another system thought of the payment: a number with several values."""
+    if not column.numeric or column.binary or len(column.levels) <= 2:
+        return 0, ""
+    if not column.words & SCORE or not _only(column.words, SCORE, SCORE_BY):
+        return 0, ""
+    known = column.numbers[~np.isnan(column.numbers)]
+    reason = (
+        "another system's opinion, higher being more suspicious: the density never sees it, "
+        f"evaluate sets peerwatch beside it; from {known.min():,.4g} to {known.max():,.4g}"
+    )
+    return 1 + bool(column.words & SCORE_BY) + bool(column.words & {"risk", "fraud"}), reason
 
 
 def _same_person(draft: _Draft, customer: Column, seen: Look, column: Column) -> float:
@@ -676,13 +743,15 @@ def _counter(draft: _Draft, column: Column) -> str:
     return "only counts up with time" if alike and falls < 0.02 else ""
 
 
-def _entity(draft: _Draft, column: Column) -> str:
-    """Keys of things below the customer, such as cards: each value belongs to one customer."""
+def _own_key(draft: _Draft, column: Column) -> str:
+    """Keys of things below the customer: each value belongs to one customer."""
     customer = draft.column("customer")
     if customer is None or column.kind not in KEYS or column.words & MEASURE:
         return ""
-    if len(column.levels) <= 20:
+    if len(column.levels) <= MANY:
         return ""
+    if _same(column, customer):
+        return f"it names the same as {customer.name}"
     pairs = {
         (value, who)
         for value, who in zip(column.values, customer.values, strict=True)
@@ -690,7 +759,10 @@ def _entity(draft: _Draft, column: Column) -> str:
     }
     owned = len(pairs) <= 1.02 * len(column.levels)
     if owned and len(column.levels) >= 0.9 * len(customer.levels):
-        return "a key of its own: each value belongs to one customer (a card, an account)"
+        return (
+            "a key of its own: each value belongs to one customer; if it is one of cards, accounts "
+            "or devices, name it in entities"
+        )
     return ""
 
 
@@ -702,7 +774,7 @@ def _other_key(draft: _Draft, column: Column) -> str:
 
 Rule = Callable[[_Draft, Column], str]
 REASONS: tuple[Rule, ...] = (
-    _empty, _personal, _trait, _leaks, _constant, _moment, _place, _counter, _entity, _other_key,
+    _empty, _personal, _trait, _leaks, _constant, _moment, _place, _counter, _own_key, _other_key,
 )  # fmt: skip
 
 

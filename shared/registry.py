@@ -15,7 +15,7 @@ from shared import artifacts
 from shared.errors import ConfigurationError, PeerwatchError
 from shared.tables import Tables
 
-KINDS = ("segmenter", "fraudwatch")
+KINDS = ("segmenter", "fraudwatch", "ranker")
 AUTOMATIC = "gate"  # who promoted a model that passed by itself
 
 
@@ -31,6 +31,7 @@ class Stored:
     metrics: Mapping[str, Any]
     header: Mapping[str, Any]
     arrays: Mapping[str, np.ndarray]
+    parent_id: str | None = None  # the model that this one is a recalibration of
 
 
 def champion(connection: Connection, tables: Tables, kind: str) -> Stored | None:
@@ -69,7 +70,7 @@ def _stored(row: sa.Row[Any]) -> Stored:
     header, arrays = artifacts.unpack(row.artifact, row.sha256)
     return Stored(
         row.model_version_id, row.kind, row.status, row.trained_from, row.trained_to,
-        row.metrics, header, arrays,
+        row.metrics, header, arrays, row.parent_id,
     )  # fmt: skip
 
 
@@ -85,10 +86,12 @@ def store(
     rows: int,
     metrics: Mapping[str, Any],
     card: Mapping[str, Any],
+    parent_id: str | None = None,
 ) -> tuple[str, bool]:
     """Stores a candidate; returns its id and whether it is new.
 
     The id is a function of what the model is, so that the same fit twice is one model.
+    parent_id: the model that this one is a recalibration of.
     """
     data = artifacts.pack(header, arrays)
     sha256 = artifacts.digest(data)
@@ -101,6 +104,7 @@ def store(
         sa.insert(table).values(
             model_version_id=model_version_id,
             kind=kind,
+            parent_id=parent_id,
             status="candidate",
             created_at=now,
             trained_from=window[0],

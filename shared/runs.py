@@ -220,6 +220,7 @@ def recorded(run: Run, request: Request, trigger: str) -> Iterator[Callable[[Out
             window_from=outcome.window_from,
             window_to=outcome.window_to,
             model_version_id=outcome.model_version_id,
+            note=outcome.note,
             **values,
         )
 

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from apscheduler.triggers.base import BaseTrigger
 
-SCHEDULABLE = tuple(
-    f"{domain}.{verb}"
-    for domain in ("segmenter", "fraudwatch")
-    for verb in ("fit", "score", "report")
+SCHEDULABLE = (
+    *("segmenter.fit", "segmenter.score", "segmenter.report"),
+    *("fraudwatch.fit", "fraudwatch.recalibrate", "fraudwatch.score", "fraudwatch.report"),
 )
 SECONDS = {"minute": 60, "hour": 3600, "day": 86_400}
 FIELD = r"(?:\*|\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*)(?:/\d+)?"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import pandas as pd
 import sqlalchemy as sa
 
 from shared import config, frames, looks, mapping, migrating, runs, template
@@ -168,13 +169,46 @@ def _check_rows(checks: list[dict[str, Any]], source: Source, now: datetime) -> 
         _note(checks, "rows: none has a valid time before now", ok=False)
         return
     since = newest - SAMPLE_DAYS * frames.MICROSECONDS_PER_DAY
-    batch = source.read(since, newest + 1, clock)
+    batch = source.read(since, newest + 1, clock, label=source.mapping.label)
     _note(checks, f"rows: {len(batch.rows):,} valid in the last {SAMPLE_DAYS} days")
     for code, rows in batch.refused.groupby("code").source_rows.sum().items():
         _note(checks, f"rows: {rows:,} refused as {code} ({frames.CODES[str(code)]})", ok=True)
     if "customer_id" in batch.rows:
         alone = int(batch.rows.customer_id.isna().sum())
         _note(checks, f"rows: {alone:,} valid rows without a customer are scored alone")
+    lacking = [(f"entity.{name}", name) for name in source.mapping.entities]
+    lacking += (
+        [("baseline", source.mapping.baseline_score)] if source.mapping.baseline_score else []
+    )
+    for column, name in lacking:
+        rows = int(batch.rows[column].isna().sum())
+        _note(checks, f"rows: {rows:,} valid rows without {name}", rows < max(len(batch.rows), 1))
+    if source.mapping.label:
+        _check_labels(checks, source, batch.rows, clock)
+
+
+def _check_labels(
+    checks: list[dict[str, Any]], source: Source, rows: pd.DataFrame, clock: int
+) -> None:
+    """What the labels say, and whether their times can be: a wrong time refuses no row."""
+    frauds = rows[rows.label > 0]
+    unknown = int(rows.label.isna().sum())
+    _note(
+        checks,
+        f"labels: {len(frauds):,} frauds, {len(rows) - len(frauds) - unknown:,} genuine, "
+        f"{unknown:,} unknown by {source.mapping.label} in the last {SAMPLE_DAYS} days",
+    )
+    if "label_time" not in rows or frauds.empty:
+        return
+    known, name = frauds.label_time, source.mapping.label_time
+    for found, what, ok in (
+        (known.isna(), "have none that can be read: label_delay_days is taken", True),
+        (known < frauds.occurred_at, "have one before the transaction itself", False),
+        (known > clock, "have one in the future", False),
+    ):
+        count = int(found.fillna(False).sum())
+        if count:
+            _note(checks, f"labels: of {name}, {count:,} of {len(frauds):,} frauds {what}", ok)
 
 
 def _propose_indexes(checks: list[dict[str, Any]], source: Source) -> None:

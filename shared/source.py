@@ -8,7 +8,7 @@ failing or a cast turning text into zero.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -42,15 +42,35 @@ from shared.config import Customers, Transactions
 from shared.config import Source as SourceSettings
 from shared.database import Reader, engine, parse_url, require_file, translated
 from shared.errors import ConfigurationError
-from shared.frames import OK, WRONG, Cells
+from shared.frames import NULL, OK, WRONG, Cells
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 WIDE = timedelta(days=2)  # more than any zone's offset: the exact window is cut afterwards
 NONE = timedelta(0)
+TIMES = ("text", "epoch", "timestamp", "timestamptz", "date")  # what a column of times may hold
 LATEST = frames.micros(datetime(9999, 12, 28, tzinfo=UTC))  # with WIDE still a date of Python
 KEY_OF = {"id": "transaction", "customer": "customer", "counterparty": "counterparty"}
+CODES_OF = {**KEY_OF, "id": "id", "entities": "entity"}  # how the codes of a bad key begin
+NUMBERS = ("amount", "numbers", "label", "baseline_score")  # roles that are read as numbers
+KEYS = (*CODES_OF, "order")  # roles that keep the kind of the source
+OF_LABELS = ("label", "label_time", "label_kind")
+# Neither the gate nor the keys need these, and texts are what reading takes its time for.
+BESIDE_KEYS = ("currency", "order", "categories", "baseline_score", "label_kind")
+NAMES = {
+    "id": "transaction_id",
+    "time": "occurred_at",
+    "customer": "customer_id",
+    "counterparty": "counterparty_id",
+    "order": "order_id",
+    "baseline_score": "baseline",
+    "entities": "entity.",
+    "categories": "category.",
+    "numbers": "number.",
+}  # of the columns of a frame of rows; other roles have their own name
+
+Roles = Sequence[tuple[str, str]]  # (column, role) of what is read
 
 
 @dataclass(frozen=True)
@@ -105,19 +125,17 @@ class Source:
             self.types |= {f"{mapped.table}.{name}": kind for name, kind in known.items()}
         if not faults:
             self.kinds = self._kinds(faults)
-        if not faults:
-            self._unique = _is_unique(connection, self.table, self.mapping.id)
             faults.extend(self._wrong_roles())
         if faults:
             raise ConfigurationError(faults)
+        self._unique = _is_unique(connection, self.table, self.mapping.id)
 
     def _kinds(self, faults: list[str]) -> dict[str, str]:
-        kinds = {}
+        kinds: dict[str, str] = {}
         for key, name in self.mapping.columns():
-            if key in KEY_OF:
-                kinds[KEY_OF[key]] = _key_kind(
-                    self.type_of(name), f"[source.transactions] {key}", name, faults
-                )
+            if key in CODES_OF:
+                kind = _key_kind(self.type_of(name), f"[source.transactions] {key}", name, faults)
+                kinds |= {KEY_OF[key]: kind} if key in KEY_OF else {}
         customers = self.settings.customers
         if customers is not None and "customer" in kinds:
             own = _key_kind(
@@ -138,7 +156,7 @@ class Source:
     def _wrong_roles(self) -> list[str]:
         """Columns whose type cannot play the role that the mapping gives them."""
         numbers = ("integer", "number", "boolean")
-        wanted = {"amount": ("integer", "number"), "numbers": numbers, "label": numbers}
+        wanted = dict.fromkeys(NUMBERS, numbers) | {"amount": numbers[:2]}
         mapped: list[tuple[str, Transactions | Customers]] = [("transactions", self.mapping)]
         if self.settings.customers is not None:
             mapped.append(("customers", self.settings.customers))
@@ -149,18 +167,12 @@ class Source:
             for key, name in owner.columns()
             if key in wanted and (kind := self.types[f"{owner.table}.{name}"]) not in wanted[key]
         ]
-        if self.type_of(self.mapping.time) not in (
-            "text",
-            "epoch",
-            "timestamp",
-            "timestamptz",
-            "date",
-        ):
-            faults.append(
-                f"[source.transactions] time: {self.mapping.table}.{self.mapping.time} is "
-                f"{self.type_of(self.mapping.time)}, expected a timestamp, a date, ISO text or "
-                "epoch seconds."
-            )
+        faults += [
+            f"[source.transactions] {key}: {self.mapping.table}.{name} is {self.type_of(name)}, "
+            "expected a timestamp, a date, ISO text or epoch seconds."
+            for key, name in self.mapping.columns()
+            if key in ("time", "label_time") and self.type_of(name) not in TIMES
+        ]
         return faults
 
     def type_of(self, column: str) -> str:
@@ -179,21 +191,40 @@ class Source:
     # --- transactions -------------------------------------------------------------------------
 
     def read(self, since: int, until: int, clock: int, *, label: str | None = None) -> Batch:
-        """Rows with since <= occurred_at < until (microseconds); with `label`, its value too."""
+        """Rows with since <= occurred_at < until (microseconds).
+
+        label: a column of labels to be read as well, as `label`; with the mapped `label_kind`, and
+        `label_time` where it tells when that label was known.
+        """
+        return self._batch(since, until, clock, self._roles(label))
+
+    def read_keys(self, since: int, until: int, clock: int) -> pd.DataFrame:
+        """Who, when and what is known of the valid rows of the window: transaction_id,
+        occurred_at, customer_id, counterparty_id, entity.*, and the mapped label, label_time.
+
+        The rows are those of `read`, read in less time: the gate needs amounts and numbers, and
+        nothing needs texts.
+        """
+        roles = self._roles(self.mapping.label, BESIDE_KEYS)
+        rows = self._batch(since, until, clock, roles).rows
+        return rows[[_named(n, r) for n, r in roles if r not in ("amount", "numbers")]]
+
+    def _batch(self, since: int, until: int, clock: int, roles: Roles) -> Batch:
         clause = self._window(since, until)
-        table = self._selected(sa.true() if clause is None else clause, label)
-        return self._gated(table, (since, until), clock, label)
+        table = self._selected(sa.true() if clause is None else clause, roles)
+        return self._gated(table, (since, until), clock, roles)
 
     def undated(self, clock: int) -> pd.DataFrame:
         """Refusals of the rows that have no usable time and so lie in no window."""
-        select = sa.select(*self._columns(None))
+        roles = self._roles()
+        select = sa.select(*self._columns(roles))
         clauses = [self.table.c[self.mapping.time].is_(None), self._unreadable()]
         if self.type_of(self.mapping.time) != "text" or self._sorted_text:
             column = self.table.c[self.mapping.time]
             clauses.append(column > self._bound(clock + frames.MICROSECONDS_PER_DAY, -WIDE))
             clauses.append(column < self._bound(frames.EARLIEST, WIDE))
         table = self._reader.read(select.where(sa.or_(*clauses)))
-        batch = self._gated(table, None, clock, None)
+        batch = self._gated(table, None, clock, roles)
         return batch.refused[batch.refused.day.isna()].reset_index(drop=True)
 
     def counted(self, clock: int, since: int | None = None) -> tuple[pd.Series, int]:
@@ -314,8 +345,9 @@ class Source:
             if self.kinds["transaction"] == "uuid"
             else column == value
         )
-        table = self._reader.read(sa.select(*self._columns(None)).where(same))
-        rows = self._gated(table, None, clock, None).rows
+        roles = self._roles()
+        table = self._reader.read(sa.select(*self._columns(roles)).where(same))
+        rows = self._gated(table, None, clock, roles).rows
         if rows.empty:
             raise ConfigurationError(
                 f"There is no valid transaction {key} in {self.mapping.table}: none has that "
@@ -341,16 +373,22 @@ class Source:
 
     # --- statements ---------------------------------------------------------------------------
 
-    def _roles(self, label: str | None) -> list[tuple[str, str]]:
-        """(column, how it is read) of each mapped column that a frame of rows needs."""
-        skipped = ("label", "label_time", "label_kind")
-        roles = [(name, key) for key, name in self.mapping.columns() if key not in skipped]
-        roles += [(label, "label")] if label else []
-        if label and self.mapping.label_kind:
-            roles.append((self.mapping.label_kind, "categories"))
-        return roles
+    def _roles(self, label: str | None = None, without: Collection[str] = ()) -> Roles:
+        """(column, how it is read) of each mapped column that a frame of rows needs.
 
-    def _selected(self, clause: Any, label: str | None) -> pa.Table:
+        A column of labels other than the mapped one has no time of its own.
+        """
+        mapped = self.mapping
+        left_out = (*OF_LABELS, *without)
+        roles = [(name, key) for key, name in mapped.columns() if key not in left_out]
+        if not label:
+            return roles
+        timed = mapped.label_time if mapped.label in (label, None) else None
+        kind = None if "label_kind" in without else mapped.label_kind
+        found = zip((label, timed, kind), OF_LABELS, strict=True)
+        return [*roles, *((name, role) for name, role in found if name)]
+
+    def _selected(self, clause: Any, roles: Roles) -> pa.Table:
         """The mapped columns of the rows of the clause.
 
         SQLite keeps any value in any column, so each cell is read with its state. That takes twice
@@ -358,24 +396,24 @@ class Source:
         are the mapped ones, they prove that no cell is of another type.
         """
         if self._plain:
-            plain = sa.select(*self._columns(label, plain=True)).where(clause)
+            plain = sa.select(*self._columns(roles, plain=True)).where(clause)
             table = self._reader.read_uniform(plain)
-            if table is not None and self._as_mapped(table, label):
+            if table is not None and self._as_mapped(table, roles):
                 return table
             self._plain = False
-        return self._reader.read(sa.select(*self._columns(label)).where(clause))
+        return self._reader.read(sa.select(*self._columns(roles)).where(clause))
 
-    def _as_mapped(self, table: pa.Table, label: str | None) -> bool:
+    def _as_mapped(self, table: pa.Table, roles: Roles) -> bool:
         """Whether the types of plainly read columns are those of their roles."""
-        kinds = {name: self._number_kind(name, role) for name, role in self._roles(label)}
+        kinds = {name: self._number_kind(name, role) for name, role in roles}
         types = {"integer": ("int64",), "number": ("int64", "double"), "": ("string",)}
         return not len(table) or all(
             str(table.schema.field(name).type) in types[kind] for name, kind in kinds.items()
         )
 
-    def _columns(self, label: str | None, *, plain: bool = False) -> list[Any]:
+    def _columns(self, roles: Roles, *, plain: bool = False) -> list[Any]:
         seen: dict[str, Any] = {}
-        for name, role in self._roles(label):
+        for name, role in roles:
             for item in self._cell(name, role, plain=plain):
                 seen[item.name] = item
         return list(seen.values())
@@ -383,9 +421,9 @@ class Source:
     def _number_kind(self, name: str, role: str, owner: str | None = None) -> str:
         """How a column is read: as "integer", as "number", or as what it is ("")."""
         kind = self.types[f"{owner or self.mapping.table}.{name}"]
-        if role in ("amount", "numbers", "label") or kind == "epoch":
+        if role in NUMBERS or kind == "epoch":
             return "number"
-        return "integer" if role in (*KEY_OF, "order") and kind == "integer" else ""
+        return "integer" if role in KEYS and kind == "integer" else ""
 
     def _cell(
         self, name: str, role: str, table: sa.Table | None = None, *, plain: bool = False
@@ -404,7 +442,7 @@ class Source:
             return [sa.cast(inner, sa.Double).label(name)]
         if as_integer:
             return [sa.cast(column, sa.BigInteger).label(name)]
-        if role == "time" and kind != "text":
+        if role in ("time", "label_time") and kind != "text":
             return [column.label(name)]
         return [sa.cast(column, sa.Text).label(name)]
 
@@ -460,14 +498,30 @@ class Source:
         kind = self.types[f"{owner or self.mapping.table}.{name}"]
         if role == "time":
             return read_times(table, name, kind, self.mapping.time_format, self.settings.timezone)
-        if role in ("amount", "numbers", "label"):
+        if role == "label_time":
+            return self._label_times(table, name, kind)
+        if role in NUMBERS:
             return read_numbers(table, name)
-        if role in (*KEY_OF, "order") and kind == "integer":
+        if role in KEYS and kind == "integer":
             return read_integers(table, name)
         return read_texts(table, name)
 
+    def _label_times(self, table: pa.Table, name: str, kind: str) -> Cells:
+        """When each label was known: text is ISO, or as `time_format`. Most cells are empty."""
+        zone, form = self.settings.timezone, self.mapping.time_format
+        if kind != "text":
+            return read_times(table, name, kind, None, zone)
+        there = np.flatnonzero(read_texts(table, name).state == OK)
+        values = np.zeros(len(table), "int64")
+        state = np.full(len(table), NULL, "int8")
+        for read_as in dict.fromkeys((None, None if is_iso(form) else form)):
+            found = read_times(table.select([name]).take(there), name, kind, read_as, zone)
+            values[there], state[there] = found.values, found.state
+            there = there[found.state == WRONG]
+        return Cells(name, values, state)
+
     def _gated(
-        self, table: pa.Table, window: tuple[int, int] | None, clock: int, label: str | None
+        self, table: pa.Table, window: tuple[int, int] | None, clock: int, roles: Roles
     ) -> Batch:
         """Valid rows of the window and refusals of the others."""
         times = self._cells(table, self.mapping.time, "time")
@@ -478,17 +532,17 @@ class Source:
                 table, times = table.filter(arrow_mask(keep)), times.where(keep)
         cells = {
             name: times if role == "time" else self._cells(table, name, role)
-            for name, role in self._roles(label)
+            for name, role in roles
         }
-        codes = self._codes(cells, clock)
+        codes = self._codes(cells, roles, clock)
         refused = self._refusals(cells, codes, clock)
-        rows = self._frame(cells, label)
+        rows = self._frame(cells, roles)
         if codes:
             rows = rows[~any_of({key: mask for key, (mask, _column) in codes.items()})]
         return Batch(in_order(rows), refused, len(times.values))
 
     def _codes(
-        self, cells: Mapping[str, Cells], clock: int
+        self, cells: Mapping[str, Cells], roles: Roles, clock: int
     ) -> dict[tuple[str, str], tuple[np.ndarray, str]]:
         """(code, column) to the mask of the rows that it refuses."""
         found: dict[tuple[str, str], tuple[np.ndarray, str]] = {}
@@ -496,9 +550,9 @@ class Source:
         def add(codes: Mapping[str, np.ndarray], column: str) -> None:
             found.update({(c, column): (m, column) for c, m in codes.items() if m.any()})
 
-        for name, role in self._roles(None):
-            if role in KEY_OF:
-                add(frames.key_codes(role, cells[name]), name)
+        for name, role in roles:
+            if role in CODES_OF:
+                add(frames.key_codes(CODES_OF[role], cells[name]), name)
             elif role == "time":
                 add(frames.time_codes(cells[name], clock), name)
             elif role == "amount":
@@ -535,36 +589,30 @@ class Source:
             for (code, column), (mask, _) in codes.items()
         )
 
-    def _frame(self, cells: Mapping[str, Cells], label: str | None) -> pd.DataFrame:
+    def _frame(self, cells: Mapping[str, Cells], roles: Roles) -> pd.DataFrame:
         """The frame of rows that the domains know; what is not mapped has no column."""
-        mapped = self.mapping
-        columns: dict[str, Any] = {
-            "transaction_id": cells[mapped.id].values,
-            "occurred_at": cells[mapped.time].values,
-        }
-        for ours, name in (
-            ("customer_id", mapped.customer),
-            ("counterparty_id", mapped.counterparty),
-            ("order_id", mapped.order),
-        ):
-            if name:
-                columns[ours] = as_series(cells[name], "id")
-        if mapped.amount:
-            columns["amount"] = cells[mapped.amount].values
-            columns["currency"] = (
-                as_series(cells[mapped.currency], "text") if mapped.currency else ""
-            )
-        for name in mapped.categories:
-            columns[f"category.{name}"] = as_series(cells[name], "text")
-        for name in mapped.numbers:
-            columns[f"number.{name}"] = as_series(cells[name], "numbers")
-        if label:
-            columns["label"] = as_series(cells[label], "numbers")
-            if mapped.label_kind:
-                columns["label_kind"] = as_series(cells[mapped.label_kind], "text")
-        frame = pd.DataFrame(columns)
-        texts = {"currency": "str"} if mapped.amount else {}
-        return frame.astype(texts)
+        columns = {_named(name, role): _column(cells[name], role) for name, role in roles}
+        if "amount" not in columns:
+            columns.pop("currency", None)
+            return pd.DataFrame(columns)
+        return pd.DataFrame(columns | {"currency": columns.get("currency", "")}).astype(
+            {"currency": "str"}
+        )
+
+
+def _named(name: str, role: str) -> str:
+    """The name of a mapped column in a frame of rows."""
+    ours = NAMES.get(role, role)
+    return f"{ours}{name}" if ours.endswith(".") else ours
+
+
+def _column(cells: Cells, role: str) -> Any:
+    """The cells as a column of a frame of rows; what cannot be used is missing."""
+    if role in ("id", "time", "amount"):  # the gate lets no other cell through
+        return cells.values
+    if role in NUMBERS:
+        return as_series(cells, "numbers")
+    return as_series(cells, "id" if role in (*KEYS, "label_time") else "text")
 
 
 # --- reflection helpers -----------------------------------------------------------------------
@@ -618,7 +666,7 @@ def _types(
     found: dict[str, str] = {}
     for key, name in mapping.columns():
         if name in table.c:
-            found[name] = category(connection, table.c[name], time=key == "time")
+            found[name] = category(connection, table.c[name], time=key in ("time", "label_time"))
         elif len(table.c):
             near = difflib.get_close_matches(name, list(table.c.keys()), n=1, cutoff=0.5)
             hint = (
@@ -643,8 +691,9 @@ def category(connection: Connection, column: sa.Column[Any], *, time: bool = Fal
 
 
 def _same_kind(before: str, now: str) -> bool:
-    """SQLite tells a whole number from a fraction by the values that happen to stand first."""
-    return before == now or {before, now} <= {"integer", "number"}
+    """SQLite tells a whole number from a fraction by the values that happen to stand first; as a
+    label's time, a number is an epoch."""
+    return before == now or {before, now} <= {"integer", "number", "epoch"}
 
 
 def _declared(column: sa.Column[Any]) -> str:

@@ -176,6 +176,17 @@ def _records(tables: Tables) -> None:
         _count("rows_too_late", nullable=False),
         _text("model_version_id"),
         _text("error"),
+        _text("note"),
+    )
+    _table(
+        tables,
+        "drift_metrics",
+        _text("run_id", primary_key=True),
+        _text("feature", primary_key=True),
+        _text("statistic", nullable=False),
+        _number("value"),
+        _number("threshold"),
+        sa.Column("drifted", sa.Boolean, nullable=False),
     )
     _table(
         tables,
@@ -262,6 +273,7 @@ def _alerts(tables: Tables, keys: Mapping[str, TypeEngine[Any]]) -> None:
         sa.Column("in_sample", sa.Boolean, nullable=False),
         _text("run_id", nullable=False),
         _moment("scored_at", nullable=False),
+        _number("surprise"),
     )
     published = scores.c.role == sa.literal_column("'published'")
     sa.Index(
@@ -329,6 +341,22 @@ def _alerts(tables: Tables, keys: Mapping[str, TypeEngine[Any]]) -> None:
         _text("source", nullable=False),
     )
     sa.Index(tables.name("verdicts_by_transaction"), verdicts.c.transaction_id)
+    sa.Index(tables.name("alerts_by_day"), alerts.c.day)
+    _table(
+        tables,
+        "closed_days",
+        sa.Column("day", sa.Date, primary_key=True),
+        _moment("closed_at", nullable=False),
+        _count("scored", nullable=False),
+        _number("cut"),
+        _number("false_discovery_rate"),
+        sa.Column("promised", sa.Boolean, nullable=False),
+        _text("reason"),
+        _number("drift"),
+        sa.Column("drifted", sa.Boolean, nullable=False),
+        _text("model_version_id"),
+        _text("run_id", nullable=False),
+    )
 
 
 def _accounts(tables: Tables) -> None:

@@ -55,7 +55,7 @@ def _questions(t: Tables) -> list[tuple[str, Any]]:
         ),
         (
             "every raised alert has its published score",
-            _count(alerts, alerts.c.origin == "threshold", ~scored),
+            _count(alerts, alerts.c.origin != "reported", ~scored),
         ),
         ("every alert has its reasons", _count(alerts, ~explained)),
         ("every reason has its alert", _count(reasons, ~raised)),
@@ -75,7 +75,56 @@ def _questions(t: Tables) -> list[tuple[str, Any]]:
             "a segment is given exactly where the state is assigned",
             _count(segments, assigned != given),
         ),
+        *_day_questions(t),
     ]
+
+
+def _day_questions(t: Tables) -> list[tuple[str, Any]]:
+    """What must be true of days that are closed, and of those that are not."""
+    alerts, days = t.fraud_alerts, t.closed_days
+    closed = _exists(days, days.c.day == alerts.c.day)
+    judged = alerts.c.q_value.is_not(None)
+    promised_for = sa.and_(days.c.false_discovery_rate.is_not(None), days.c.reason.is_(None))
+    return [
+        (
+            "every alert of a closed day has its q-value",
+            _count(alerts, alerts.c.p_value.is_not(None), closed, ~judged),
+        ),
+        ("no alert of an open day has a q-value", _count(alerts, ~closed, judged)),
+        ("q-values rise with the p-values of their day, from them up to 1", _disordered(alerts)),
+        ("a closed day has all the scores it was closed with", _lost_scores(t)),
+        (
+            "a rate is promised exactly where one is asked and nothing speaks against it",
+            _count(days, days.c.promised != promised_for),
+        ),
+    ]
+
+
+def _disordered(alerts: sa.Table) -> Any:
+    """Alerts whose q-value is below their p-value, above 1, or below that of a smaller p-value."""
+    before = sa.func.max(alerts.c.q_value).over(
+        partition_by=alerts.c.day, order_by=alerts.c.p_value, range_=(None, 0)
+    )
+    ordered = sa.select(alerts.c.p_value, alerts.c.q_value, before.label("before")).where(
+        alerts.c.q_value.is_not(None)
+    )
+    q = ordered.subquery()
+    wrong = sa.or_(q.c.q_value < q.c.before, q.c.q_value < q.c.p_value, q.c.q_value > 1)
+    return sa.select(sa.func.count()).select_from(q).where(wrong)
+
+
+def _lost_scores(t: Tables) -> Any:
+    """Closed days with fewer published scores than stood there at the close; late ones are more."""
+    scores, days = t.transaction_scores, t.closed_days
+    left = (
+        sa.select(scores.c.day, sa.func.count().label("rows"))
+        .where(scores.c.role == "published")
+        .group_by(scores.c.day)
+        .subquery()
+    )
+    both = days.outerjoin(left, left.c.day == days.c.day)
+    fewer = days.c.scored > sa.func.coalesce(left.c.rows, 0)
+    return sa.select(sa.func.count()).select_from(both).where(fewer)
 
 
 def _count(table: sa.Table, *where: Any) -> Any:

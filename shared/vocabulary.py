@@ -52,6 +52,16 @@ JUDGED = _set(
     "fraud fraudulent chargeback scam risk score alert flagged suspicious verdict dispute "
     "disputed blocked label"
 )
+ENTITY = _set(
+    "card cc pan account acct acc wallet iban device imei fingerprint ip browser cookie terminal "
+    "pos atm"
+)
+ENTITY_OF = _set("hash hashed token address addr uid mac")
+SCORE = _set("score scoring risk probability prob")
+SCORE_BY = _set(
+    "rule model engine vendor system ml ai alert suspicion suspicious anomaly fraud legacy current "
+    "total final"
+)
 OUTCOME = _set("churn churned attrition attrited default defaulted")
 PERSONAL = _set(
     "firstname lastname surname forename fullname email mail phone mobile telephone "
@@ -76,7 +86,7 @@ ASIDE = _set(
 )
 VOCABULARY = frozenset().union(
     EVENT, PERSON, ACCOUNT, OTHER_SIDE, KEY, ORDER, MONEY, WORTH, NOT_MONEY, CURRENCY, WHEN,
-    NOT_WHEN, LABEL, KIND, JUDGED, OUTCOME, PERSONAL, TRAIT, PLACE, CODE, MEASURE, {"name"},
+    NOT_WHEN, LABEL, KIND, JUDGED, ENTITY, OUTCOME, PERSONAL, TRAIT, PLACE, CODE, MEASURE, {"name"},
 )  # fmt: skip
 NAMED = _set("name code")
 NAME_OF = _set("client customer cust user holder cardholder member last first full")

@@ -29,7 +29,17 @@ DAYS, FITTED_DAYS = 60, 45  # 15 days arrive after the fit
 FITTED = START + timedelta(days=FITTED_DAYS)
 END = START + timedelta(days=DAYS)
 SCOPE = FITTED - timedelta(days=7)
-TYPES = COLUMNS | {"tx_id": "BIGINT PRIMARY KEY", "fraud": "SMALLINT", "kind": "TEXT"}
+TYPES = COLUMNS | {
+    "tx_id": "BIGINT PRIMARY KEY",
+    "fraud": "SMALLINT",
+    "kind": "TEXT",
+    # Not mapped unless a test says so.
+    "known_at": "TIMESTAMP",
+    "device": "TEXT",
+    "rule_score": "INTEGER",
+}
+MORE = {"entities": ["device"], "baseline_score": "rule_score"}  # to be mapped as well
+KNOWN_AFTER = timedelta(days=2)  # a planted fraud, by its label
 SETTINGS = {
     "training_days": 90,
     "calibration_days": 14,
@@ -40,7 +50,8 @@ STEPS = (60, 60)  # of training: enough to tell 900.00 from 30.00
 RESULTS = (
     "settings", "model_versions", "pipeline_runs", "run_batches", "segments", "segment_profiles",
     "customer_segments", "customer_features", "transaction_scores", "fraud_alerts",
-    "fraud_alert_reasons", "fraud_verdicts", "quarantined_rows", "source_days",
+    "fraud_alert_reasons", "fraud_verdicts", "quarantined_rows", "source_days", "closed_days",
+    "drift_metrics",
 )  # fmt: skip
 
 
@@ -65,7 +76,7 @@ def transactions() -> tuple[Mapping[str, Any], ...]:
             rows.append(
                 {
                     "tx_id": 1000 + len(rows),
-                    "ts": at.replace(tzinfo=None).isoformat(sep=" "),
+                    "ts": _text(at),
                     # some have no customer, and some not even a counterparty
                     "cust": None if len(rows) % 97 == 0 else customer,
                     "merchant_id": None if len(rows) % 194 == 0 else shop,
@@ -75,9 +86,47 @@ def transactions() -> tuple[Mapping[str, Any], ...]:
                     "km": None if generator.random() < 0.1 else float(generator.gamma(2, 3)),
                     "fraud": int(planted),
                     "kind": "planted" if planted else None,
+                    "known_at": _text(at + KNOWN_AFTER) if planted else None,
+                    # Planted frauds share three devices, and the rule looks at the amount alone.
+                    "device": f"x{len(rows) % 3}" if planted else f"d{customer}",
+                    "rule_score": min(99, int(amount // 10)),
                 }
             )
     return tuple(rows)
+
+
+@cache
+def troubled() -> tuple[Mapping[str, Any], ...]:
+    """The same payments where customers are compromised for four days now and then.
+
+    Half of their payments are then frauds, as are a few of all others. All are made from one place
+    far away, a third of them of ten times the amount; the density does not notice the others.
+    """
+    generator = np.random.default_rng(11)
+    begun = np.flatnonzero(generator.random(DAYS * 61) < 0.04)
+    compromised = {(at % 61, at // 61 + step) for at in begun.tolist() for step in range(4)}
+    rows: list[Mapping[str, Any]] = []
+    for row in transactions():
+        at = moment_of(row)
+        share = 0.5 if (row["cust"], (at - START).days) in compromised else 0.02
+        fraud = generator.random() < share
+        large = 10 if fraud and row["tx_id"] % 3 == 0 else 1
+        told = {"fraud": 0, "kind": None, "known_at": None, "device": f"d{row['cust']}"}
+        if fraud:
+            told = {
+                "fraud": 1,
+                "kind": "large" if large > 1 else "quiet",
+                "known_at": _text(at + KNOWN_AFTER),
+                "device": "x" if row["tx_id"] % 5 == 0 else told["device"],
+                "km": 9.9,
+            }
+        amount = 30 if row["fraud"] else row["amt"]  # what was planted is none of this world
+        rows.append({**row, **told, "amt": round(abs(amount) * large, 2)})
+    return tuple(rows)
+
+
+def _text(moment: datetime) -> str:
+    return moment.replace(tzinfo=None).isoformat(sep=" ")
 
 
 def moment_of(row: Mapping[str, Any]) -> datetime:
@@ -198,6 +247,27 @@ def few_steps() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(detector, "STEPS", STEPS)
         yield
+
+
+LABELS = {"label": "fraud", "label_time": "known_at"}
+RIPE = timedelta(days=3)  # after which a payment without a report is genuine
+
+
+def taught(url: str) -> Bank:
+    """A bank that tells its labels and devices."""
+    bank = Bank(url)
+    bank.mapped |= {**LABELS, "entities": ["device"]}
+    bank.settings["label_delay_days"] = RIPE.days
+    return bank
+
+
+def taught_bank(url: str) -> Bank:
+    """A bank whose labels taught the evidence and a ranker, its champion; nothing is scored."""
+    make_table(url, "card_tx", TYPES, troubled())
+    bank = taught(url).make_results()
+    with few_steps():
+        bank.do("fraudwatch.fit", until=FITTED)
+    return bank
 
 
 def fitted_bank(url: str) -> Bank:

@@ -45,6 +45,7 @@ ALLOWED = {
         "fraudwatch/reviewing",
         "fraudwatch/evaluation",
     },
+    "lightgbm": {"fraudwatch/ranker"},
     "alembic": {"shared/migrating", "segmenter/store", "migrations/"},
 }  # fmt: skip
 TYPE_ALONE = {"sqlalchemy.engine", "sqlalchemy.engine.Connection"}  # of what a caller hands on
@@ -171,6 +172,100 @@ def test_no_import_runs_in_a_circle():
 
     for name in heads:
         visit(name, ())
+
+
+# --- the source is not read within a transaction on the results ----------------------------------
+
+SOURCE = "shared.source.Source"  # who holds `run.source`
+READER = "self._reader"  # its way to the user's database
+
+
+def bodies() -> dict[str, ast.AST]:
+    """Every function and method of the house, by its dotted name."""
+    found: dict[str, ast.AST] = {}
+    for path in FILES:
+        home = module(path).replace("/", ".")
+        for node in tree(path).body:
+            if isinstance(node, ast.FunctionDef):
+                found[f"{home}.{node.name}"] = node
+            elif isinstance(node, ast.ClassDef):
+                methods = (item for item in node.body if isinstance(item, ast.FunctionDef))
+                found |= {f"{home}.{node.name}.{item.name}": item for item in methods}
+    return found
+
+
+def named(path: Path) -> dict[str, str]:
+    """What each name of a file stands for: its own functions, and what it imports anywhere."""
+    home = module(path).replace("/", ".")
+    names = {n.name: f"{home}.{n.name}" for n in tree(path).body if isinstance(n, ast.FunctionDef)}
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+    return names
+
+
+def called(node: ast.AST, owner: str, names: dict[str, str]) -> set[str]:
+    """Dotted names of the functions of ours that a piece of code calls, as far as it tells.
+
+    owner: the class of `self`. What is called by a value's method is not known, but for the source.
+    """
+    calls = (ast.unparse(call.func) for call in ast.walk(node) if isinstance(call, ast.Call))
+    found = set()
+    for call in calls:
+        before, _, last = call.rpartition(".")
+        if before == "self":
+            found.add(f"{owner}.{last}")
+        elif before.split(".")[-1] == "source":
+            found.add(f"{SOURCE}.{last}")
+        else:
+            first, _, rest = call.partition(".")
+            found.add(f"{names.get(first, first)}.{rest}".rstrip("."))
+    return found
+
+
+def reading(functions: dict[str, ast.AST], calls: dict[str, set[str]]) -> set[str]:
+    """Those that read the user's tables, themselves or by what they call."""
+    found = {
+        name
+        for name, body in functions.items()
+        if name.startswith(SOURCE) and READER in ast.unparse(body)
+    }
+    while more := {name for name in calls if name not in found and calls[name] & found}:
+        found |= more
+    return found
+
+
+def within_transactions(body: ast.AST) -> Iterator[ast.AST]:
+    """The statements that run within a transaction on the results."""
+    for node in ast.walk(body):
+        opened = [ast.unparse(item.context_expr) for item in getattr(node, "items", [])]
+        if isinstance(node, ast.With) and any("results.transaction(" in item for item in opened):
+            yield from node.body
+
+
+def test_the_source_is_not_read_within_a_transaction_on_the_results():
+    """Else a slow read would hold the writers' lock, and wait for itself in a single file."""
+    names = {module(path).replace("/", "."): named(path) for path in FILES}
+    functions = bodies()
+    homes = {name: max((h for h in names if name.startswith(f"{h}.")), key=len)
+             for name in functions}  # fmt: skip
+    owners = {name: name.rpartition(".")[0] for name in functions}
+    calls = {
+        name: called(body, owners[name], names[homes[name]]) for name, body in functions.items()
+    }
+    readers = reading(functions, calls)
+
+    read_inside = {
+        f"{name} calls {reader}"
+        for name, body in functions.items()
+        for inner in within_transactions(body)
+        for reader in called(inner, owners[name], names[homes[name]]) & readers
+    }
+
+    assert {f"{SOURCE}.read", "shared.accounts.inspect", "fraudwatch.fitting.learned_on"} <= readers
+    assert f"{SOURCE}.changed" not in readers
+    assert sum(1 for body in functions.values() for _ in within_transactions(body)) > 40
+    assert read_inside == set()
 
 
 MODULES = [module(path).replace("/", ".") for path in FILES if path.parts[-2] in PACKAGES[:3]]

@@ -20,10 +20,12 @@ import sqlalchemy as sa
 
 import fraudwatch.config
 import fraudwatch.features
+import fraudwatch.segments
 import fraudwatch.verdicts
 import segmenter.config
 import segmenter.decisions
 import segmenter.features
+from fraudwatch import decisions, detector, evidence, learning, ranker
 from shared import config, errors, frames, scheduling, synthetic, tables, template
 from shared.cli import cli, main
 from tests.builders import ask, make_results, run_sql
@@ -38,7 +40,8 @@ SECTIONS = {
     "`[segmenter]`": segmenter.config.Settings,
     "`[fraudwatch]`": fraudwatch.config.Settings,
 }
-MAPPED = {"occurred_at", "customer_id", "counterparty_id", "amount", "currency"}
+MAPPED = {"occurred_at", "customer_id", "counterparty_id", "amount", "currency", "segment"}
+MAPPED |= {"entity.<entity>", "category.<category>", "number.<number>"}
 OURS = ("peerwatch ", ".venv/bin/peerwatch ")
 BASE = {"url": "sqlite:///bank.db", "transactions": {"table": "t", "id": "i", "time": "w"}}
 BASE["transactions"] |= {"amount": "a"}  # type: ignore[operator]
@@ -184,6 +187,8 @@ def shown(field: dataclasses.Field[Any]) -> str:
         return "not set"
     if isinstance(default, tuple):
         return "`[]`"
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
     return f"`{template.quoted(default)}`" if isinstance(default, str) else f"`{default}`"
 
 
@@ -267,6 +272,52 @@ def test_every_feature_stands_with_its_role_and_unit(heading, features):
     assert documented == {feature.name: [feature.role, feature.unit] for feature in features}
 
 
+def percent(share: float) -> str:
+    return f"{100 * share:g} %"
+
+
+def test_the_numbers_that_decide_about_alerts_are_those_of_the_code():
+    key, rare = evidence.Evidence.assumed(["customer", evidence.COUNTERPARTY]).keys
+    base, shape = evidence.Evidence(()).base, decisions.CALIBRATOR
+    levels = ", ".join(f"{level}" for level in decisions.DRIFT_LEVELS[:-1])
+    sure = f"{100 * ranker.CONFIDENCE:g} of 100 draws of the days"
+
+    stated = {
+        "How a score is made": [
+            f"at most {detector.MOST_TRAINING_ROWS:,} rows",
+            f"the likelihood ratio {shape} p^−{1 - shape}",
+            "the amount weighs 1/2",
+            f"the most surprising {percent(decisions.TAIL_SHARE)}",
+            f"looks at the {evidence.DAYS} days before",
+            f"From {evidence.LEAST_FRAUDS} known frauds on",
+            f"| hazard a day | {key.hazard:g} | {rare.hazard:g} |",
+            f"| days compromised, on average | {key.duration:g} | {rare.duration:g} |",
+            f"payments that is fraud | {key.share:g} | {rare.share:g} |",
+            f"account, per payment | {key.other:g} | {rare.other:g} |",
+            f"assumed to be {base:g} of all payments",
+            f"at least {decisions.DRIFT_DAYS} of the days have their answers",
+            f"{decisions.RAISED_PER_REVIEW} × `reviews_per_day` times",
+            "the last {}, {} and {} days".format(*ranker.RISK_DAYS),
+            f"quarter of the days with answers, at most {learning.LATER_DAYS}",
+            f"{ranker.LEAST_FRAUDS} frauds are known on the earlier days and {ranker.LEAST_LATER}",
+            sure,
+        ],
+        "How many alerts are false": [
+            f"{percent(decisions.KNOWN_SHARE)} have a label or verdict, on at least "
+            f"{decisions.DRIFT_DAYS} days",
+            f"at or below {levels} and {decisions.DRIFT_LEVELS[-1]} are",
+            f"one in {1 / decisions.FALSE_DRIFT:,.0f} days",
+            f"at least {decisions.DRIFT_DAYS} longer than that",
+        ],
+        "What labels and verdicts change": [f"From {evidence.LEAST_FRAUDS} known frauds on"],
+        "`[fraudwatch]`": [f"known for {percent(fraudwatch.segments.LEAST_KNOWN)} of the training"],
+    }
+
+    assert (detector.AMOUNT_WEIGHT, learning.LATER_SHARE) == (1 / 2, 1 / 4)
+    for heading, phrases in stated.items():
+        assert [phrase for phrase in phrases if phrase not in section(heading)] == []
+
+
 def test_every_file_of_the_house_is_in_its_tree():
     block = next(block for block in blocks("text") if block.startswith("shared/"))
     packages = ("shared", "segmenter", "fraudwatch", "migrations")
@@ -329,7 +380,7 @@ def typed(*words: str, folder: Path) -> None:
 
 
 def test_the_queries_have_answers_on_sqlite(small_demo):
-    assert len(blocks("sql")) == 7  # five queries, a verdict and what came of it
+    assert len(blocks("sql")) == 8  # five queries, closed days, a verdict and what came of it
     for query in blocks("sql"):
         if query.startswith("INSERT"):
             run_sql(small_demo, query)

@@ -18,7 +18,7 @@ def template(request: pytest.FixtureRequest) -> Iterator[str]:
     with copies(request.getfixturevalue(f"fitted_{request.param}")) as url:
         bank = Bank(url)
         bank.score(until=END - timedelta(days=5))
-        bank.score()
+        bank.score(now=NOW + timedelta(minutes=1))  # runs are named by their time
         first, second = "'2026-01-01T00:00:00.000000Z'", "'2026-02-01T00:00:00.000000Z'"
         for who, segment, since, until in (
             (1, 1, first, second), (1, 2, second, "NULL"), (2, 1, first, "NULL"),
@@ -28,7 +28,25 @@ def template(request: pytest.FixtureRequest) -> Iterator[str]:
                 f"valid_to, last_scored_at, model_version_id, run_id) VALUES ({who}, 'assigned', "
                 f"{segment}, {since}, {until}, {first}, 'm', 'r')"
             )
+        close_a_day(bank)
         yield url
+
+
+def close_a_day(bank: Bank) -> None:
+    """One closed day, the first with two alerts of different p-values; all others are open."""
+    day, rows = bank.ask(
+        "SELECT day, (SELECT count(*) FROM #transaction_scores s "
+        "WHERE s.day = a.day AND s.role = 'published') FROM #fraud_alerts a WHERE day > "
+        "'2026-02-16' GROUP BY day HAVING min(p_value) < max(p_value) ORDER BY day"
+    )[0]
+    never = "'2026-03-19T00:00:00.000000Z'"
+    bank.say(
+        "DELETE FROM #closed_days",
+        "UPDATE #fraud_alerts SET q_value = NULL",
+        "INSERT INTO #closed_days (day, closed_at, scored, false_discovery_rate, promised, drifted,"
+        f" run_id) VALUES ('{day}', {never}, {rows}, 0.1, true, false, 'r')",
+        f"UPDATE #fraud_alerts SET q_value = 2 * p_value WHERE day = '{day}'",
+    )
 
 
 @pytest.fixture
@@ -40,7 +58,7 @@ def bank(template: str) -> Iterator[Bank]:
 def broken(bank: Bank) -> dict[str, int]:
     """What is broken, with the number of rows."""
     checks = verifying.verify(bank.config, NOW + timedelta(days=1))
-    assert len(checks) >= 14
+    assert len(checks) >= 19
     return {check["text"].split(" (")[0]: check["rows"] for check in checks if check["rows"]}
 
 
@@ -122,6 +140,34 @@ CORRUPTIONS = {
     "a segment without the state": (
         "UPDATE #customer_segments SET state = 'outlier' WHERE customer_id = 2",
         {"a segment is given exactly where the state is assigned": 1},
+    ),
+    "the q-values of a closed day": (
+        "UPDATE #fraud_alerts SET q_value = NULL",
+        {"every alert of a closed day has its q-value": None},
+    ),
+    "the q-value of an open day": (
+        "UPDATE #fraud_alerts SET q_value = 1 WHERE alert_id = "
+        "(SELECT min(alert_id) FROM #fraud_alerts WHERE q_value IS NULL)",
+        {"no alert of an open day has a q-value": 1},
+    ),
+    "the order of q-values": (
+        "UPDATE #fraud_alerts SET q_value = 1 WHERE q_value = "
+        "(SELECT min(q_value) FROM #fraud_alerts)",
+        {"q-values rise with the p-values of their day, from them up to 1": None},
+    ),
+    "a q-value below its p-value": (
+        "UPDATE #fraud_alerts SET q_value = p_value / 2 WHERE q_value = "
+        "(SELECT min(q_value) FROM #fraud_alerts)",
+        {"q-values rise with the p-values of their day, from them up to 1": None},
+    ),
+    "a late row": ("UPDATE #closed_days SET scored = scored - 1", {}),
+    "how much was scored at the close": (
+        "UPDATE #closed_days SET scored = scored + 1",
+        {"a closed day has all the scores it was closed with": 1},
+    ),
+    "a promise": (
+        "UPDATE #closed_days SET reason = 'the p-values have drifted'",
+        {"a rate is promised exactly where one is asked and nothing speaks against it": 1},
     ),
 }
 

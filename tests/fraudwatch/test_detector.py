@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 
 from fraudwatch import detector
-from fraudwatch.detector import LATENT, Detector
+from fraudwatch.decisions import DRIFT_LEVELS, Footing
+from fraudwatch.detector import LATENT, Detector, Scored
+from fraudwatch.evidence import Evidence, KeyModel
 from fraudwatch.features import Reference
 from shared import artifacts
 from shared.encoding import Feature
@@ -67,19 +69,42 @@ def packed(made: Detector) -> bytes:
     return artifacts.pack(made.header(), made.to_arrays())
 
 
-def test_a_stored_detector_scores_the_same_to_the_last_bit(found):
-    data, rows = packed(found[0]), a_frame(100, seed=2)
+EVIDENCE = Evidence(
+    (KeyModel("customer", share=0.1 / 3), KeyModel("card", stages=4, duration=9.7)),
+    1 / 700,
+    0.07,
+    21,
+)
+FOOTING = Footing(1 / 3, 5, tuple(level / 7 for level in DRIFT_LEVELS), (0.1 / 3,) * 4, 28)
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"evidence": EVIDENCE, "footing": FOOTING, "segmenter": "segmenter-1"}], ids=str
+)
+def test_a_stored_detector_scores_the_same_to_the_last_bit(found, more):
+    rows, generator = a_frame(100, seed=2), np.random.default_rng(0)
+    frauds = np.sort(generator.exponential(9, 5))
+    calibration = replace(found[0].calibration, frauds=frauds)
+    stored = replace(found[0], calibration=calibration, **more)
+    data = packed(stored)
 
     again = Detector.from_arrays(*artifacts.unpack(data, artifacts.digest(data)))
 
-    before, after = found[0].score(rows), again.score(rows)
+    before, after = stored.score(rows), again.score(rows)
     assert np.array_equal(before.log_likelihood, after.log_likelihood)
     assert np.array_equal(before.surprise, after.surprise)
-    assert np.array_equal(
-        found[0].expected(rows, (0.1, 0.9)), again.expected(rows, (0.1, 0.9)), True
-    )
-    asked = (before.log_likelihood, np.full(100, 150))
-    assert np.array_equal(found[0].calibration.p_value(*asked), again.calibration.p_value(*asked))
+    assert np.array_equal(stored.expected(rows, (0.1, 0.9)), again.expected(rows, (0.1, 0.9)), True)
+    posterior = generator.random((100, len(stored.evidence.keys)))
+    scores = [
+        made.evidence.anomaly_score(made.surprise(scored), posterior)
+        for made, scored in ((stored, before), (again, after))
+    ]
+    assert np.array_equal(*scores)
+    asked = (scores[0], np.full(100, 150))
+    assert np.array_equal(stored.calibration.p_value(*asked), again.calibration.p_value(*asked))
+    assert stored.calibration.entry_level(1) == again.calibration.entry_level(1)
+    assert (again.evidence, again.footing) == (stored.evidence, stored.footing)
+    assert (again.density_id, again.segmenter) == (stored.density_id, stored.segmenter)
     assert packed(again) == data
 
 
@@ -132,12 +157,69 @@ def test_evidence_is_no_part_of_the_density(found):
     )
 
 
-def test_calibration_is_the_held_out_rows_alone(found):
-    surprise = -found[0].score(a_frame(200, seed=1)).log_likelihood
+def test_the_calibration_is_of_the_held_out_rows_alone(found):
+    held_out = found[0].score(a_frame(200, seed=1))
 
-    assert found[0].calibration.surprise == pytest.approx(np.sort(surprise))
+    surprise = found[0].surprise(held_out)
+
+    assert found[0].calibration.scores == pytest.approx(np.sort(surprise), abs=1e-12)
     assert (found[0].calibration.since, found[0].calibration.until) == WINDOW[:2]
-    assert set(found[0].calibration.baseline) == set(found[0].names)
+    assert found[0].calibration.frauds.shape == (0,)
+    medians = dict(zip(found[0].names, np.median(held_out.surprise, axis=0), strict=True))
+    assert found[0].baseline == pytest.approx(medians, abs=1e-12)
+
+
+def test_a_surprise_is_minus_the_log_of_the_share_of_held_out_rows_as_surprising(found):
+    surprise = np.sort(found[0].surprise(found[0].score(a_frame(200, seed=1))))
+
+    reached = np.arange(200, 0, -1)  # by so many, the row itself among them
+    assert surprise[:-2] == pytest.approx(-np.log((1 + reached) / 201)[:-2], abs=1e-9)
+
+
+NAMED = {
+    name: Feature(name, "continuous", "focal", "", name)
+    for name in ("amount_ratio", "amount_relative", "count_1h", "height", "width")
+}
+TIME_OF_DAY = Feature("time_of_day", "category", "focal", "", "local time of day")
+
+
+@pytest.mark.parametrize(
+    ("focal", "aspects"),
+    [
+        (["amount_ratio", "amount_relative"], {"amount": ((0, 1), 1.0)}),
+        (["height", "width"], {"other": ((0, 1), 1.0)}),
+        (["count_1h", "height"], {"time": ((0,), 0.5), "other": ((1,), 0.5)}),
+        (
+            ["height", "amount_ratio", "time_of_day", "count_1h", "width"],
+            {"other": ((0, 4), 0.25), "amount": ((1,), 0.5), "time": ((2, 3), 0.25)},
+        ),
+    ],
+    ids=str,
+)
+def test_amounts_have_half_of_the_weight_and_the_other_aspects_share_the_rest(focal, aspects):
+    frame = pd.DataFrame({name: np.random.default_rng(0).normal(size=60) for name in focal})
+    if "time_of_day" in frame:
+        frame = frame.assign(time_of_day=["00-06", "06-12"] * 30)
+    features = [TIME_OF_DAY if name == "time_of_day" else NAMED[name] for name in focal]
+
+    made, _ = fitted(frame, frame, features)
+
+    assert {aspect.name: (aspect.at, aspect.weight) for aspect in made.aspects} == aspects
+
+
+def test_an_aspect_looks_at_its_own_columns_alone():
+    """A row that only its amount makes surprising is as surprising in any other company."""
+    generator = np.random.default_rng(0)
+    frame = pd.DataFrame({name: generator.normal(size=400) for name in ("amount_ratio", "height")})
+    made, _ = fitted(frame, frame, [NAMED["amount_ratio"], NAMED["height"]])
+    parts = np.median(made.score(frame).surprise, axis=0) + np.zeros((2, 3))
+    parts[:, 0] += 30.0
+    parts[1, 1] += 1.0
+
+    surprise = made.surprise(Scored(-parts.sum(1), parts))
+
+    assert surprise[0] > made.calibration.scores[-1]
+    assert surprise[1] == pytest.approx(surprise[0], rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,28 @@
-"""Reasons: the planted one first, in real units, in words that are true."""
+"""Reasons: the planted one first, in real units, in words that are true, and adding up."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from fraudwatch.explanations import LATENT_TEXT, Surprise, explain, money, plain
+from fraudwatch import detector
+from fraudwatch.detector import Detector
+from fraudwatch.explanations import (
+    LATENT_TEXT,
+    QUANTILES,
+    Beside,
+    Surprise,
+    Suspicion,
+    chances,
+    explain,
+    money,
+    plain,
+    turning_point,
+)
 from fraudwatch.features import FLOOR, Reference
 from shared.encoding import Feature
 
@@ -100,6 +114,24 @@ def test_shares_are_of_the_excess_and_sum_to_one():
     assert first.share["km"] == 0, "below its median"
     assert reasons.groupby("row").share.sum().tolist() == pytest.approx([1, 1])
     assert reasons.groupby("row").contribution.sum().tolist() == pytest.approx(PARTS.sum(1))
+
+
+def test_a_missing_value_speaks_neither_for_an_alert_nor_against():
+    rows = pd.DataFrame({"amount": [np.nan], "currency": "EUR"})
+    frame = pd.DataFrame({"amount_ratio": [np.nan], "km": [9.0], "own_amount_median": [100.0]})
+    surprise = Surprise(
+        names=["amount_ratio", "km", "latent"],
+        focal=(RATIO, KM),
+        parts=np.array([[0.0, 3.1, 0.0]]),
+        baseline={"amount_ratio": -2.5, "km": 3.0, "latent": 0.2},
+        expected=np.array([[[0.5, 2.0], [1.0, 9.0]]]),
+        levels={},
+    )
+
+    reasons, _ = explain(rows, frame, surprise, REFERENCE)
+
+    assert reasons.feature.tolist() == ["km", "amount_ratio", "latent"]
+    assert reasons.share.tolist() == [1, 0, 0]
 
 
 def test_a_row_without_any_surprise_still_has_a_sentence():
@@ -253,3 +285,260 @@ def test_plain_numbers(value, text):
 )
 def test_money_has_cents_below_a_thousand_only(value, text):
     assert money(value) == text
+
+
+# --- lines outside the sum ----------------------------------------------------------------------
+
+
+def a_suspicion(**changes: Any) -> Suspicion:
+    usual = {
+        "kind": "counterparty",
+        "nats": np.array([4.0]),
+        "posterior": np.array([0.824]),
+        "confirmed": np.array([3]),
+        "unusual": np.array([0]),
+        "days": 30,
+    }
+    return Suspicion(**(usual | changes))
+
+
+def beside(**changes: Any) -> tuple[pd.DataFrame, str]:
+    """Reasons and summary of one row with evidence about its counterparty."""
+    rows = pd.DataFrame({"amount": [412.5], "currency": "EUR"})
+    frame = pd.DataFrame({"amount_ratio": [18.75], "own_amount_median": [100.0], "km": [12.0]})
+    surprise = Surprise(
+        names=["amount_ratio", "km", "latent"],
+        focal=(RATIO, KM),
+        parts=np.array([[9.0, 5.0, 30.0]]),
+        baseline={"amount_ratio": 1.0, "km": 3.0, "latent": 0.2},
+        expected=np.array([[[0.5, 2.0], [1.0, 9.0]]]),
+        levels={},
+    )
+    usual = {"density": np.array([np.log(2) + 5]), "suspicions": [a_suspicion()]}
+    reasons, summaries = explain(rows, frame, surprise, REFERENCE, Beside(**(usual | changes)))
+    return reasons, summaries[0]
+
+
+def test_evidence_is_told_by_what_was_counted_and_ranks_by_its_nats():
+    reasons, summary = beside()
+
+    # Of the density's 5 nats above its median the amount has 8 of 10 parts, the distance 2.
+    assert reasons.feature.tolist() == ["amount_ratio", "evidence.counterparty", "km", "latent"]
+    assert reasons.share.tolist() == pytest.approx([4 / 9, 4 / 9, 1 / 9, 0])
+    line = reasons.set_index("feature").loc["evidence.counterparty"]
+    assert line.text == (
+        "this counterparty had 3 confirmed frauds in 30 days and is 82% likely to be compromised"
+    )
+    assert line.value == "82% likely compromised, 3 confirmed frauds in 30 days"
+    assert (line.value_number, line.unit) == (0.824, "probability")
+    assert (line.contribution, line.baseline) == (4, 0)
+    assert summary.endswith("; " + line.text + ".")
+
+
+def test_evidence_that_outweighs_the_payment_comes_first():
+    reasons, summary = beside(suspicions=[a_suspicion(nats=np.array([4.01]))])
+
+    assert reasons.feature[0] == "evidence.counterparty"
+    assert summary.startswith("This counterparty had 3 confirmed frauds")
+
+
+def test_lines_outside_the_sum_are_told_apart_by_their_names():
+    ranker = pd.DataFrame({"km": [0.5], "count_7d": [-2.0], "a": [1.0], "b": [0.25]})
+    reasons, _ = beside(ranker=ranker)
+
+    outside = reasons.feature.str.startswith(("evidence.", "ranker."))
+    assert reasons[~outside].contribution.sum() == pytest.approx(9 + 5 + 30)
+    told = reasons[reasons.feature.str.startswith("ranker.")]
+    assert told.feature.tolist() == ["ranker.count_7d", "ranker.a", "ranker.km"], "the strongest"
+    assert told.text.tolist()[:2] == ["count 7d lowers the priority", "a raises the priority"]
+    assert told["rank"].tolist() == [5, 6, 7], "after what raised the alert"
+
+
+@pytest.mark.parametrize(
+    ("kind", "known", "unusual", "text"),
+    [
+        ("customer", 1, 2, "this customer had 1 confirmed fraud and 2 unusual payments in 30 days "
+                           "and is 82% likely to be compromised"),
+        ("device_id", 0, 1, "this device had 1 unusual payment in 30 days and is 82% likely to be "
+                            "compromised"),
+        ("card", 0, 0, "this card is 82% likely to be compromised"),
+    ],
+)  # fmt: skip
+def test_each_kind_of_key_is_told_in_words(kind, known, unusual, text):
+    suspicion = a_suspicion(kind=kind, confirmed=np.array([known]), unusual=np.array([unusual]))
+
+    reasons, _ = beside(suspicions=[suspicion])
+
+    assert text in reasons.text.tolist()
+
+
+def test_a_row_without_the_key_has_no_line_about_it():
+    reasons, _ = beside(suspicions=[a_suspicion(nats=np.array([np.nan]))])
+
+    assert reasons.feature.tolist() == ["amount_ratio", "km", "latent"]
+
+
+@pytest.mark.parametrize(
+    ("probability", "text"), [(0.0, "under 1%"), (0.5, "50%"), (0.994, "99%"), (1.0, "over 99%")]
+)
+def test_a_probability_is_never_told_as_certain(probability, text):
+    assert chances(probability) == text
+
+
+# --- the amount that would have been harmless ---------------------------------------------------
+
+
+def of_amount(frame: pd.DataFrame) -> np.ndarray:
+    """An anomaly score that grows with the amount, and is high for tiny ones of some rows."""
+    ratio = frame.amount_ratio.to_numpy()
+    return np.where(frame.fussy & (ratio < 0.5), 99.0, np.where(np.isnan(ratio), 99.0, ratio))
+
+
+def test_the_turning_point_is_where_the_score_meets_the_level():
+    frame = pd.DataFrame(
+        {
+            "amount_ratio": [20.0, 7.0, 6.9, 5000.0, 1e6, np.nan, 20.0],
+            "amount_relative": 1.0,
+            "fussy": [False] * 6 + [True],
+        }
+    )
+
+    found = turning_point(frame, of_amount, 7.0)
+
+    assert found[:2] == pytest.approx([7 / 20, 1.0], rel=1e-3)
+    assert found[3] == pytest.approx(7 / 5000, rel=1e-3)
+    assert np.isnan(found[[2, 4, 5, 6]]).all(), "no alert, no calm amount, no amount, not all calm"
+    assert (of_amount(frame.assign(amount_ratio=frame.amount_ratio * found))[[0, 1, 3]] < 7).all()
+
+
+def test_the_harmless_amount_is_rounded_down_and_told_once_beside_the_leading_amount():
+    rows = pd.DataFrame({"amount": [900.0, -900.0, 900.0], "currency": ["EUR"] * 3})
+    frame = pd.DataFrame({"amount_ratio": [40.0] * 3, "amount_relative": 45.0}).assign(
+        own_amount_median=100.0
+    )
+    surprise = Surprise(
+        names=["amount_ratio", "amount_relative", "latent"],
+        focal=(RATIO, RELATIVE),
+        parts=np.array([[9.0, 8.0, 0.0]] * 3),
+        baseline={"amount_ratio": 0.0, "amount_relative": 0.0, "latent": 0.0},
+        expected=np.array([[[0.5, 2.0], [0.5, 2.0]]] * 3),
+        levels={},
+    )
+    turning = np.array([310.9 / 900, 4.567 / 900, np.nan])
+
+    reasons, summaries = explain(rows, frame, surprise, REFERENCE, turning=turning)
+
+    told = reasons[reasons.text.str.contains("raised")]
+    assert told[["row", "rank"]].to_numpy().tolist() == [[0, 1], [1, 1]]
+    assert told.text.iloc[0].endswith("; it would not have been raised below 310 EUR")
+    assert summaries[0].endswith(" It would not have been raised below 310 EUR.")
+    assert summaries[1].endswith(" It would not have been raised above -4.56 EUR.")
+    assert "raised" not in summaries[2]
+
+
+# --- a real density -----------------------------------------------------------------------------
+
+FEATURES = (
+    RATIO,
+    KM,
+    Feature("speed", "continuous", "focal", "", "speed"),
+    CHANNEL,
+    Feature("habit", "continuous", "context", "", "what the speed follows"),
+    Feature("home", "continuous", "context", "", "what the distance follows"),
+    Feature("way", "category", "context", "", "what the channel follows"),
+)
+
+
+def payments(rows: int, seed: int) -> pd.DataFrame:
+    """Each focal feature but the amount follows a context of its own closely."""
+    generator = np.random.default_rng(seed)
+    habit, home = generator.uniform(10, 90, (2, rows))
+    way = generator.choice([f"w{level}" for level in range(12)], rows)
+    return pd.DataFrame(
+        {
+            "amount_ratio": generator.gamma(2, 1, rows),
+            "km": home + generator.normal(0, 0.5, rows),
+            "speed": habit + generator.normal(0, 0.5, rows),
+            "channel": np.char.replace(way.astype("str"), "w", "c"),
+            "habit": habit,
+            "home": home,
+            "way": way,
+            "own_amount_median": 100.0,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Iterator[Detector]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(detector, "STEPS", (400, 400))
+        yield detector.fit(
+            payments(4000, 0), payments(1000, 1), FEATURES, REFERENCE, (100, 200, 7),
+            np.random.default_rng(0),
+        )[0]  # fmt: skip
+
+
+def scores(found: Detector, frame: pd.DataFrame) -> np.ndarray:
+    return found.surprise(found.score(frame))
+
+
+def reasons_of(
+    found: Detector, frame: pd.DataFrame, turning: np.ndarray | None = None
+) -> tuple[pd.DataFrame, list[str]]:
+    surprise = Surprise(
+        names=found.names,
+        focal=found.focal,
+        parts=found.score(frame).surprise,
+        baseline=found.baseline,
+        expected=found.expected(frame, QUANTILES),
+        levels=found.levels(frame),
+    )
+    rows = pd.DataFrame({"amount": frame.amount_ratio * 22, "currency": "EUR"})
+    return explain(rows, frame, surprise, REFERENCE, turning=turning)
+
+
+@pytest.mark.parametrize("column", ["km", "speed", "channel"])
+def test_a_shuffled_column_comes_first_in_nine_of_ten_rows(fitted, column):
+    frame = payments(300, 2)
+    shuffled = np.random.default_rng(3).permutation(frame[column].to_numpy())
+
+    reasons, _ = reasons_of(fitted, frame.assign(**{column: shuffled}))
+
+    moved = (shuffled != frame[column]).to_numpy()
+    first = reasons[reasons["rank"] == 1].feature.to_numpy()
+    assert (first[moved] == column).mean() > 0.9
+
+
+def test_the_lines_of_a_real_density_sum_to_minus_its_log_likelihood(fitted):
+    frame = payments(50, 4)
+
+    reasons, _ = reasons_of(fitted, frame)
+
+    sums = reasons.groupby("row").contribution.sum().to_numpy()
+    assert sums == pytest.approx(-fitted.score(frame).log_likelihood, abs=1e-5)
+
+
+def test_expected_ranges_follow_the_context_and_hold_nine_in_ten(fitted):
+    frame = payments(400, 5)
+
+    reasons, _ = reasons_of(fitted, frame)
+
+    km = reasons[reasons.feature == "km"].sort_values("row")
+    inside = (km.value_number >= km.expected_low) & (km.value_number <= km.expected_high)
+    assert 0.8 < inside.mean() <= 1
+    assert np.corrcoef(km.expected_low, frame.home)[0, 1] > 0.99
+
+
+def test_a_harmless_amount_is_under_the_level_when_it_is_scored(fitted):
+    level = float(np.quantile(scores(fitted, payments(1000, 6)), 0.99))
+    frame = payments(60, 7).assign(amount_ratio=np.linspace(1, 300, 60))
+
+    turning = turning_point(frame, lambda changed: scores(fitted, changed), level)
+
+    raised = scores(fitted, frame) >= level
+    there = ~np.isnan(turning)
+    assert not there[~raised].any() and there.mean() > 0.8
+    again = frame.assign(amount_ratio=frame.amount_ratio * turning)[there]
+    assert (scores(fitted, again) < level).all()
+    above = frame.assign(amount_ratio=frame.amount_ratio * turning * 1.001)[there]
+    assert (scores(fitted, above) >= level).all()

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from fraudwatch.features import Reference, build, declared, reference
 from shared.encoding import Encoder
+from shared.errors import ConfigurationError
 from shared.windows import DAY, HOUR
 
 MONDAY = 17_532 * DAY  # 2018-01-01, midnight
+DEVICE = {"entity.device": "phone"}
 PLAIN = Reference({"": 20.0}, overall_amount=20.0, upper_quartile=1.5, upper_twentieth=3.0)
 
 
@@ -33,7 +35,8 @@ def a_payment(**changes: Any) -> dict[str, Any]:
 def as_rows(payments: list[dict[str, Any]]) -> pd.DataFrame:
     rows = pd.DataFrame(payments, columns=list(payments[0]))
     rows.insert(0, "transaction_id", np.arange(len(rows)))
-    texts = [c for c in rows if c.endswith("_id") or c.startswith(("currency", "category"))]
+    begins = ("currency", "category", "entity", "segment")
+    texts = [c for c in rows if c.endswith("_id") or c.startswith(begins)]
     return rows.astype({name: "str" for name in texts if name != "transaction_id"})
 
 
@@ -64,6 +67,8 @@ def histories(draw: st.DrawFn) -> pd.DataFrame:
         "counterparty_id": ["shop", "cafe", "fair", None],
         "currency": ["", "EUR", "JPY"],
         "category.channel": ["", "web", "app", "fax"],
+        "entity.device": ["phone", "desk", "kiosk", None],
+        "segment": ["", "1", "2"],
     }
     rows = pd.DataFrame(
         {
@@ -75,6 +80,8 @@ def histories(draw: st.DrawFn) -> pd.DataFrame:
     )
     for column, levels in text.items():
         rows[column] = pd.array(generator.choice(np.array(levels, dtype=object), size), "str")
+    cards = pd.Series(generator.integers(1, 5, size), dtype="Int64")
+    rows["entity.card"] = cards.where(generator.random(size) < 0.8)
     return rows
 
 
@@ -126,7 +133,11 @@ def test_everything_declared_is_built_and_nothing_else(rows):
     numbers = [feature.name for feature in features if feature.kind != "category"]
     assert not np.isinf(frame[numbers].to_numpy()).any()
     assert (
-        frame[numbers][rows["customer_id"].notna() & rows["counterparty_id"].notna()]
+        frame[numbers][
+            rows[["customer_id", "counterparty_id", "entity.device", "entity.card"]]
+            .notna()
+            .all(axis=1)
+        ]
         .notna()
         .all(axis=None)
     )
@@ -327,6 +338,151 @@ def test_a_mapped_column_keeps_apart_from_a_feature_of_the_same_name():
     assert found["weekend_"] == "so"
     assert found["counterparty"] == "x"
     assert found["new_counterparty_"] == "yes"
+
+
+@settings(max_examples=12, deadline=None)
+@given(histories())
+def test_the_customers_of_an_entity_are_those_seen_in_the_window(rows):
+    frame = everything(rows)
+
+    for days in (7, 30):
+        expected = [
+            np.nan
+            if pd.isna(row["entity.device"])
+            else rows.loc[
+                (rows["entity.device"] == row["entity.device"])
+                & (rows.occurred_at < row.occurred_at)
+                & (rows.occurred_at >= row.occurred_at - days * DAY),
+                "customer_id",
+            ].nunique()
+            for _, row in rows.iterrows()
+        ]
+        np.testing.assert_array_equal(frame[f"device_customers_{days}d"], expected)
+
+
+def test_a_device_that_many_customers_share_within_days_shows_it():
+    ring = [
+        a_payment(occurred_at=MONDAY + hour * HOUR, customer_id=f"c{hour % 5}", **DEVICE)
+        for hour in range(10)
+    ]
+
+    found = last([*ring, a_payment(occurred_at=MONDAY + 8 * DAY, **DEVICE)])
+
+    assert found[["device_customers_7d", "device_customers_30d"]].tolist() == [0, 5]
+    assert found[["device_count_1d", "device_count_7d", "device_count_30d"]].tolist() == [0, 0, 10]
+    assert found["new_device"] == "yes"
+
+
+def test_an_entity_is_new_until_the_customer_has_used_it():
+    devices = ["phone", "phone", "desk", None, "desk"]
+    rows = as_rows(
+        [
+            a_payment(occurred_at=MONDAY + day * DAY, **{"entity.device": device})
+            for day, device in enumerate(devices)
+        ]
+    )
+
+    frame = everything(rows)
+
+    assert frame["new_device"].tolist() == ["yes", "no", "yes", "", "no"]
+    assert frame["new_device_share"].tolist() == [1 / 2, 2 / 3, 2 / 4, 3 / 5, 3 / 6]
+    assert frame["device_count_30d"].isna().tolist() == [False, False, False, True, False]
+
+
+def test_an_entity_without_customers_is_only_counted():
+    names = [feature.name for feature in declared(["occurred_at", "entity.ip", "number.km"])]
+
+    assert names == ["time_of_day", "km", "weekend", "ip_count_1d", "ip_count_7d", "ip_count_30d"]
+
+
+def test_no_count_of_an_entity_is_seen_by_the_density():
+    """A key without payments is new to everybody: as context it would explain that away."""
+    roles = {
+        feature.name: feature.role
+        for feature in declared(["occurred_at", "customer_id", "entity.ip"])
+        if "ip" in feature.name
+    }
+
+    assert roles == {
+        "new_ip": "focal",
+        "new_ip_share": "context",
+        "ip_count_1d": "evidence",
+        "ip_count_7d": "evidence",
+        "ip_count_30d": "evidence",
+        "ip_customers_7d": "evidence",
+        "ip_customers_30d": "evidence",
+    }
+
+
+def test_an_entity_keeps_apart_from_features_of_the_same_name():
+    payment = a_payment(**{"entity.counterparty": "x", "category.new_counterparty": "y"})
+
+    found = last([payment])
+
+    assert found["counterparty_count_7d"] == found["counterparty_count_7d_"] == 0
+    assert found[["new_counterparty_", "new_counterparty__"]].tolist() == ["yes", "y"]
+
+
+def test_a_segment_is_context_and_unknown_where_it_is_empty():
+    rows = as_rows([a_payment(segment="4"), a_payment(segment=""), a_payment(segment=None)])
+
+    (feature,) = [f for f in declared(rows.columns) if f.name == "segment"]
+
+    assert (feature.kind, feature.role) == ("category", "context")
+    assert everything(rows)["segment"].tolist() == ["4", "", ""]
+    assert "segment" not in [f.name for f in declared(["occurred_at", "customer_id"])]
+
+
+def test_a_mapped_category_named_segment_keeps_its_name_until_segments_are_context():
+    own = declared(["occurred_at", "category.segment"])
+    both = declared(["occurred_at", "category.segment", "segment"])
+
+    assert [(f.name, f.role) for f in own if "segment" in f.name] == [("segment", "focal")]
+    assert [(f.name, f.role) for f in both if "segment" in f.name] == [
+        ("segment_", "focal"), ("segment", "context"),
+    ]  # fmt: skip
+
+
+COLUMNS = ["occurred_at", "customer_id", "amount", "currency", "category.channel"]
+
+
+def test_an_expert_may_give_a_feature_another_role_or_none():
+    plain = {feature.name: feature for feature in declared(COLUMNS)}
+    roles = {
+        "amount_ratio": "context",
+        "count_1d": "focal",
+        "weekend": "evidence",
+        "channel": "none",
+    }
+
+    found = declared(COLUMNS, roles)
+
+    assert {f.name: f.role for f in found} == {
+        name: roles.get(name, feature.role) for name, feature in plain.items() if name != "channel"
+    }
+    order = ["focal", "context", "evidence"]
+    assert [f.role for f in found] == sorted((f.role for f in found), key=order.index)
+    assert declared(COLUMNS, {}) == declared(COLUMNS) == tuple(plain.values())
+
+
+def test_a_role_of_an_unknown_feature_names_the_nearest():
+    with pytest.raises(ConfigurationError) as caught:
+        declared(COLUMNS, {"amount_ration": "focal", "x": "none"})
+
+    near, far = caught.value.faults
+    assert near == (
+        "[fraudwatch.roles] amount_ration is no feature of this mapping; did you mean amount_ratio?"
+    )
+    assert far.startswith(
+        "[fraudwatch.roles] x is no feature of this mapping; it has afternoon_share, "
+    )
+
+
+def test_roles_that_leave_nothing_to_judge_are_refused():
+    roles = dict.fromkeys(["time_of_day", "km"], "context")
+
+    with pytest.raises(ConfigurationError, match="leaves no feature focal"):
+        declared(["occurred_at", "number.km"], roles)
 
 
 def test_no_targets_give_a_frame_of_no_rows_with_the_same_columns():

@@ -10,14 +10,25 @@ import pytest
 
 from fraudwatch import fitting
 from fraudwatch.config import Settings
+from fraudwatch.detector import Scored
+from fraudwatch.judging import Journal
+from fraudwatch.learning import Window
+
+NO_VERDICTS = pd.DataFrame(
+    {"transaction_id": [], "verdict": [], "decided_at": np.empty(0, np.int64)}
+)
 
 
 def figures(log_likelihood: np.ndarray, moments: np.ndarray, days: int) -> dict:
-    """The gate's figures of calibration rows with these likelihoods."""
-    scored = SimpleNamespace(log_likelihood=log_likelihood)
-    fitted = SimpleNamespace(score=lambda frame: scored, calibration=SimpleNamespace(days=days))
-    frame = pd.DataFrame(index=range(len(moments)))
-    return fitting._gate_figures(fitted, frame, moments, Settings(reviews_per_day=2))
+    """The gate's figures of calibration rows with these likelihoods, after as many to train on."""
+    trained, calibrated = np.full(len(moments), -1), np.asarray(moments, np.int64)
+    rows = pd.DataFrame({"occurred_at": np.concatenate([trained, calibrated])})
+    journal = Journal(rows, NO_VERDICTS, 0, np.full(len(rows), np.nan))
+    likelihood = np.concatenate([np.full(len(moments), 99.0), log_likelihood])
+    scored = Scored(likelihood, -likelihood[:, None])
+    learned = SimpleNamespace(journal=journal, scored=scored, at=np.arange(len(rows)))
+    window = Window(-1, 0, int(calibrated.max()) + 1, days)
+    return fitting._gate_figures(learned, window, Settings(reviews_per_day=2))
 
 
 def test_the_newest_quarter_is_held_against_the_older_days():

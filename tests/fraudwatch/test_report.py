@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fraudwatch.evaluation import wilson
 from fraudwatch.report import chance, sections
 from shared.reports import Section, render
 from tests.pages import HOSTILE, PAN, Page, faults_of
@@ -160,6 +161,130 @@ def test_earlier_days_stand_in_a_table() -> None:
 
     assert "1 queued case of 1 earlier day." in page.text
     assert "2026-03-13 1 102.00 EUR 02:30 502 12,000 Feature 1: value 2.1 in review" in page.text
+
+
+# --- honest alarms -------------------------------------------------------------------------------
+
+
+def closed_days(**changes: object) -> pd.DataFrame:
+    """The two days, closed; a rate of 10 % was asked and is promised for both."""
+    usual = {"day": DAYS, "scored": [4321, 4772], "cut": [1e-3, 1e-4],
+             "false_discovery_rate": 0.1, "promised": True, "reason": None}  # fmt: skip
+    return pd.DataFrame({**usual, **changes})
+
+
+def test_a_promised_rate_is_told_with_its_cut_and_what_lies_under_it() -> None:
+    frames = frames_of([an_alert(1, q_value=0.031), an_alert(2, p_value=1e-3)])
+    frames["closed_days"] = closed_days()
+
+    page = page_of(frames)
+
+    assert "For 2026-03-14 a false-discovery rate of 10 % is promised" in page.text
+    assert "2026-03-14 4,772 2 1 10,000 10 % yes" in page.text, "of two alerts one is under the cut"
+    assert "False alerts of 2026-03-14 at most 10 %" in page.text
+    assert "q-value 3.1 %" in page.text
+    assert page.text.index("2026-03-14 4,772 2 1") < page.text.index("2026-03-13 4,321 0 0")
+
+
+def test_a_rate_that_is_not_promised_says_why() -> None:
+    frames = frames_of([an_alert(1)])
+    frames["closed_days"] = closed_days(promised=[True, False], reason=[None, "too few verdicts"])
+
+    text = page_of(frames).text
+
+    assert "For 2026-03-14 no false-discovery rate is promised: too few verdicts." in text
+    assert "False alerts of 2026-03-14 no promise 10 % was asked" in text
+    assert "10 % no too few verdicts" in text
+
+
+@pytest.mark.parametrize(
+    ("frames", "lead"),
+    [
+        ({}, "No false-discovery rate is promised: none is asked for."),
+        ({"settings": pd.DataFrame({"key": ["false_discovery_rate"], "value": ["0.1"]})},
+         "No false-discovery rate is promised: no day is closed yet."),
+        ({"closed_days": closed_days(false_discovery_rate=None, promised=False)},
+         "For 2026-03-14 no false-discovery rate is promised: none is asked for."),
+    ],
+)  # fmt: skip
+def test_where_no_rate_is_asked_none_is_promised(
+    frames: dict[str, pd.DataFrame], lead: str
+) -> None:
+    assert section_of(frames, "How many alerts are false").lead == lead
+
+
+def test_shares_of_false_alerts_stand_with_their_interval_and_what_was_drawn_apart() -> None:
+    said = ["confirmed_fraud"] * 3 + ["false_positive", "genuine_unusual", "inconclusive", None]
+    alerts = [an_alert(n, verdict=verdict) for n, verdict in enumerate(said, 1)]
+    alerts += [an_alert(8, verdict="confirmed_fraud", in_sample=True),
+               an_alert(9, verdict="false_positive", origin="exploration", p_value=0.5),
+               an_alert(10, verdict="confirmed_fraud", origin="reported")]  # fmt: skip
+    frames = frames_of(alerts)
+    frames["closed_days"] = closed_days(cut=[1e-3, 1e-3], promised=[True, True])
+
+    text = page_of(frames).text
+
+    low, high = wilson(2, 5)
+    rate = f"40 % {100 * low:.1f} % to {100 * high:.1f} % 306.00 EUR"
+    assert f"raised by their score 7 5 3 2 {rate}" in text
+    assert f"of these under the cut of a day with a promise 7 5 3 2 {rate}" in text
+    assert "drawn at random, apart from all rates 1 1 0 1 100 %" in text
+    assert "reported, no alert raised them 1 1 1 0 0 %" in text
+
+
+def test_without_a_verdict_no_share_is_told() -> None:
+    assert "no share of false ones is known" in page_of(frames_of([an_alert(1)])).text
+
+
+def test_drift_is_told_by_what_drifted_first() -> None:
+    frames = frames_of([an_alert(1)])
+    frames["drift"] = pd.DataFrame({
+        "feature": ["amount_ratio", "p_value"], "statistic": "largest_deviation",
+        "value": [1.5, 9.25], "threshold": [4.0, 6.5], "drifted": [False, True],
+    })  # fmt: skip
+
+    text = page_of(frames).text
+
+    assert "1 of 2 measures drifted: recalibrate, or fit again." in text
+    assert "P value largest deviation 9.25 6.50 drifted Amount ratio" in text
+    steady = frames["drift"].assign(drifted=False)
+    assert section_of({"drift": steady}, "Whether").lead == "None of 2 measures drifted."
+    assert section_of({}, "Whether").lead == "No drift was measured in this window."
+
+
+# --- evidence, ranker ---------------------------------------------------------------------------
+
+
+def test_what_was_known_of_a_key_is_told_although_three_reasons_lead() -> None:
+    frames = frames_of([an_alert(1)])
+    known = a_reason(1, 5, feature="evidence.counterparty", expected="", share=0.05,
+                     value="82% likely compromised, 3 confirmed frauds in 30 days")  # fmt: skip
+    nothing = a_reason(1, 6, feature="evidence.card_id", value="under 1% likely", share=0.0)
+    frames["reasons"] = pd.concat([frames["reasons"], pd.DataFrame([known, nothing])])
+
+    text = page_of(frames).text
+
+    told = "82% likely compromised, 3 confirmed frauds in 30 days 5 %"
+    assert f"Known of the counterparty {told}" in text
+    assert "card id" not in text, "what speaks against an alert is no reason of it"
+
+
+def test_evidence_that_leads_is_told_as_such() -> None:
+    frames = frames_of([an_alert(1)])
+    first = frames["reasons"]["rank"] == 1
+    frames["reasons"].loc[first, "feature"] = "evidence.card_id"
+
+    text = page_of(frames).text
+
+    assert "Known of the card id leads 100 % of 1 alert." in text
+
+
+def test_the_rankers_priority_and_the_expected_loss_are_told_where_there_are_some() -> None:
+    alert = an_alert(1, priority=2.5, ranker_version_id="ranker-1", expected_loss=42.0)
+
+    assert "priority 2.50, by the ranker" in page_of(frames_of([alert])).text
+    assert "expected loss 42.00 EUR" in page_of(frames_of([alert])).text
+    assert "ranker" not in page_of(frames_of([an_alert(1)])).text
 
 
 def test_counts_of_scores_days_and_reasons_are_those_given() -> None:

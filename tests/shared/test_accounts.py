@@ -24,6 +24,7 @@ from tests.builders import (
     a_transaction,
     add_rows,
     make_results,
+    make_table,
     run_sql,
 )
 
@@ -404,6 +405,31 @@ def test_streamed_slices_have_their_lead_in_and_every_row_once(database, results
         seen += batch.rows.transaction_id.tolist()
     times = everything.occurred_at
     assert seen == everything.transaction_id[(times >= since) & (times < until)].tolist()
+
+
+def test_labels_and_keys_roll_on_with_the_lead_in(database, results, monkeypatch):
+    monkeypatch.setattr(accounts, "SLICE_ROWS", 3)
+    start = datetime(2026, 3, 1, tzinfo=UTC)
+    rows = [
+        a_transaction(i, str((start + timedelta(hours=5 * i)).replace(tzinfo=None)))
+        | {"device": f"d{i % 3}" if i % 5 else None, "fraud": i % 2}
+        | {"known_at": "2026-03-19 10:00:00" if i % 2 else None}
+        for i in range(30)
+    ]
+    more = {"device": "TEXT", "fraud": "INTEGER", "known_at": "TEXT"}
+    make_table(database, "card_tx", COLUMNS | more, rows)
+    mapped = {"entities": ("device",), "label": "fraud", "label_time": "known_at"}
+
+    with a_source(database, **mapped) as source:
+        run = a_run(source, results)
+        slices = accounts.inspect(run, micros(start) + 3 * DAY, micros(start) + 6 * DAY).slices
+        pieces = list(accounts.stream(run, slices, 2 * DAY, label="fraud"))
+        everything = source.read(*EVER, CLOCK, label="fraud").rows.set_index("transaction_id")
+
+    assert len(pieces) > 1
+    for frame, _own, _batch in pieces:
+        expected = everything.loc[frame.transaction_id].reset_index()
+        pd.testing.assert_frame_equal(frame, expected)
 
 
 def test_an_empty_source_has_empty_books(database, results):

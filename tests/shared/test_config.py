@@ -52,7 +52,8 @@ def test_every_key_of_the_contract_that_is_built_is_read(tmp_path):
         "sqlite:///bank.db",
         source='timezone = "Europe/Berlin"',
         transactions='time_format = "%d/%m/%Y"\norder = "invoice"\nlabel = "is_fraud"\n'
-        'label_time = "known_at"\nlabel_kind = "kind"',
+        'label_time = "known_at"\nlabel_kind = "kind"\nentities = ["card", "device"]\n'
+        'baseline_score = "rule_score"',
         more="""
 [source.customers]
 table = "clients"
@@ -82,6 +83,9 @@ score_from = 2026-01-01
 allowed_lateness_days = 2
 label_delay_days = 30
 quarantine_limit = 1
+[fraudwatch.roles]
+count_1d = "focal"
+weekend = "none"
 [schedule]
 "segmenter.fit" = "0 1 1 * *"
 fraudwatch.score = "every 15 minutes"
@@ -94,6 +98,7 @@ fraudwatch.score = "every 15 minutes"
         ("id", "tx_id"), ("time", "ts"), ("customer", "cust"), ("amount", "amt"),
         ("currency", "cur"), ("counterparty", "merchant_id"), ("order", "invoice"),
         ("label", "is_fraud"), ("label_time", "known_at"), ("label_kind", "kind"),
+        ("baseline_score", "rule_score"), ("entities", "card"), ("entities", "device"),
         ("categories", "channel"), ("numbers", "km"),
     ]  # fmt: skip
     assert found.source.customers.columns()[0] == ("id", "client_id")
@@ -103,6 +108,7 @@ fraudwatch.score = "every 15 minutes"
     assert found.domains["segmenter"].names == {4: "Weekend families"}
     assert found.domains["fraudwatch"].score_from == date(2026, 1, 1)
     assert found.domains["fraudwatch"].quarantine_limit == 1.0
+    assert found.domains["fraudwatch"].roles == {"count_1d": "focal", "weekend": "none"}
     assert found.schedule == {
         "segmenter.fit": "0 1 1 * *",
         "fraudwatch.score": "every 15 minutes",
@@ -171,6 +177,53 @@ def test_an_empty_file_says_what_is_missing(tmp_path):
 def test_a_mapping_without_anything_to_judge_is_refused(tmp_path):
     text = '[source]\nurl = "sqlite:///x.db"\n'
     text += '[source.transactions]\ntable = "t"\nid = "i"\ntime = "s"\n'
+
+    (fault,) = faults(tmp_path, text)
+
+    assert "give amount, categories or numbers" in fault
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ('entities = "card"', 'entities should be a list of texts, found "card"'),
+        ("entities = [1]", "entities should be a list of texts, found [1]"),
+        ("baseline_score = 1", "baseline_score should be text, found 1"),
+        ('entitys = ["card"]', "unknown key entitys; did you mean entities?"),
+        ('entities = ["card", "card"]', "maps column card as entities and entities"),
+        ('entities = ["cust"]', "maps column cust as customer and entities"),
+        ('entities = ["channel"]', "maps column channel as entities and categories"),
+        ('baseline_score = "km"', "maps column km as baseline_score and numbers"),
+    ],
+)
+def test_a_faulty_entity_or_baseline_score_is_named(tmp_path, lines, expected):
+    (fault,) = faults(tmp_path, toml("sqlite:///x.db", transactions=lines))
+
+    assert fault.startswith("[source.transactions]")
+    assert expected in fault
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (
+            '[fraudwatch.roles]\ncount_1d = "focul"',
+            "count_1d should be focal, context, evidence or",
+        ),
+        ("[fraudwatch.roles]\ncount_1d = 3", "none, found 3."),
+        ('[fraudwatch]\nroles = "focal"', '[fraudwatch] roles should be a table, found "focal"'),
+        ('[fraudwatch]\nrols = { count_1d = "focal" }', "did you mean roles?"),
+    ],
+)
+def test_a_faulty_role_is_named(tmp_path, lines, expected):
+    (fault,) = faults(tmp_path, toml("sqlite:///x.db", more=lines))
+
+    assert expected in fault
+
+
+def test_entities_alone_are_nothing_to_judge(tmp_path):
+    text = '[source]\nurl = "sqlite:///x.db"\n[source.transactions]\ntable = "t"\nid = "i"\n'
+    text += 'time = "s"\nentities = ["card"]\nbaseline_score = "rule_score"\n'
 
     (fault,) = faults(tmp_path, text)
 

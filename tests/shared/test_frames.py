@@ -117,7 +117,10 @@ def test_a_missing_number_is_no_fault():
     assert refusing(found) == [set(), far, far, {"number_nan"}, set(), {"number_text"}]
 
 
-@pytest.mark.parametrize("name", ["id", "customer", "counterparty"])
+KEYS = ("id", "customer", "counterparty", "entity")
+
+
+@pytest.mark.parametrize("name", KEYS)
 def test_only_an_id_must_be_there(name):
     found = frames.key_codes(name, cells([1, 0, 0], [OK, NULL, WRONG]))
 
@@ -127,7 +130,7 @@ def test_only_an_id_must_be_there(name):
 
 def test_every_code_of_the_rules_is_explained():
     one = cells([1.0], [OK])
-    rules = [frames.key_codes(name, one) for name in ("id", "customer", "counterparty")]
+    rules = [frames.key_codes(name, one) for name in KEYS]
     rules += [frames.time_codes(one, CLOCK), frames.amount_codes(one), frames.number_codes(one)]
 
     known = {code for rule in rules for code in rule} | {"id_duplicate"}

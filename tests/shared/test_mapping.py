@@ -149,12 +149,12 @@ def test_the_demo_world_is_mapped_in_spite_of_its_planted_defects(tmp_path):
         amount="amount",
         currency="currency",
         counterparty="merchant_id",
+        entities=("card_id",),
         categories=("channel", "country", "category"),
     )
     assert proposal.customers == Customers(
         "customers", "client_id", ("credit_limit",), ("product",), ("age", "region")
     )
-    assert "card" in left_out(proposal)["card_id"]
     repeated = int(made.transactions["tx_id"].duplicated().sum())
     assert any(f"tx_id: {repeated} of" in note for note in proposal.notes)
 
@@ -290,6 +290,7 @@ def test_persons_places_and_second_times_play_no_role_in_a_payment(tmp_path):
         numbers=("balance",),
     )
     assert set(left_out(proposal)) == {"account", "long_lat", "first_name", "date", "gender", "age"}
+    assert left_out(proposal)["account"] == "it names the same as customer_id"
     assert any("never negative" in note for note in proposal.notes)
     assert any("could also be date" in note for note in proposal.notes)
 
@@ -451,7 +452,136 @@ def test_what_the_label_says_in_other_words_never_reaches_the_density(tmp_path):
     assert proposal.transactions.label == "is_fraud"
     assert (proposal.transactions.categories, proposal.transactions.numbers) == (("channel",), ())
     assert "in other words" in left_out(proposal)["outcome"]
-    assert "risk_score" in left_out(proposal)
+    assert proposal.transactions.baseline_score == "risk_score"
+
+
+def a_bank_with(path: Path, rows: int = 600, **columns: Sequence[object]) -> Proposal:
+    """What is proposed for payments with these further columns, named and typed by their values."""
+    kinds = {int: "INTEGER", float: "REAL", str: "TEXT"}
+    found = {
+        name: kinds[next(type(value) for value in values if value is not None)]  # type: ignore[index]
+        for name, values in columns.items()
+    }
+    declared = "".join(f", {name} {kind}" for name, kind in found.items())
+    url = a_database(path, f"{PAYMENTS}{declared})", rows={"payments": payments(rows, **columns)})
+    return proposed(url)
+
+
+def keys(rows: int, levels: int, form: str = "K{:06d}") -> list[str]:
+    draw = np.random.default_rng(levels)
+    return [form.format(level) for level in draw.integers(0, levels, rows).tolist()]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["card_id", "CardNumber", "device_id", "DEVICE_FINGERPRINT", "account_no", "ip_address", "iban",
+     "wallet_token", "terminal_id"],
+)  # fmt: skip
+def test_keys_of_cards_devices_and_accounts_are_entities(tmp_path, name):
+    proposal = a_bank_with(tmp_path, **{name: keys(600, 150)})
+
+    assert proposal.transactions is not None
+    mapped = proposal.transactions
+    assert (*mapped.entities, mapped.counterparty) in {(name, None), (name,)}
+
+
+def test_an_entity_is_proposed_with_its_reason_and_the_shape_of_its_keys(tmp_path):
+    devices = keys(600, 150, "dev-{:05d}")
+
+    proposal = a_bank_with(tmp_path, device_id=devices, ip=keys(600, 90, "10.0.0.{}"))
+
+    guesses = {guess.column: guess for guess in proposal.guesses if guess.key.endswith("entities")}
+    assert list(guesses) == ["device_id", "ip"]
+    assert "beside the customer's; " in guesses["device_id"].reason
+    assert f"{len(set(devices))} values in 600 rows" in guesses["device_id"].reason
+    assert guesses["device_id"].sample == ("aaa-99999",)
+    text = to_toml(proposal, URL)
+    assert '    "device_id",  # a key of its own' in text
+    assert not any(device in text for device in devices)
+    assert read_back(text).source.transactions.entities == ("device_id", "ip")
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("device", ["ios", "android", "web"] * 200),  # a kind of device
+        ("card_type", keys(600, 30)),
+        ("account_age", list(range(600))),
+        ("device_session", keys(600, 10**6)),
+        ("device_id", [f"d{row}" for row in range(600)]),
+        ("card_limit", [float(row % 40) for row in range(600)]),
+    ],
+)
+def test_what_is_about_a_card_or_a_device_is_no_entity(tmp_path, name, values):
+    proposal = a_bank_with(tmp_path, **{name: values})
+
+    assert proposal.transactions is not None
+    assert proposal.transactions.entities == ()
+
+
+def test_an_account_of_each_customer_is_the_customer_again(tmp_path):
+    clients = [row[2] for row in payments(600)]
+    accounts = [f"A{client}" for client in clients]
+    cards = [f"C{client}-{row % 7 == 0}" for row, client in enumerate(clients)]
+
+    proposal = a_bank_with(tmp_path, account=accounts, card=cards, contract=cards)
+
+    assert proposal.transactions is not None
+    assert proposal.transactions.entities == ("card",)
+    assert left_out(proposal)["account"] == "it names the same as client_id"
+    assert "name it in entities" in left_out(proposal)["contract"]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "taken"),
+    [
+        ("rule_score", [row % 37 for row in range(600)], True),
+        ("FraudScore", [row / 600 for row in range(600)], True),
+        ("fraud_probability", [row / 600 for row in range(600)], True),
+        ("risk", [row % 5 for row in range(600)], True),
+        ("credit_score", [300 + row % 400 for row in range(600)], False),
+        ("flagged", [row % 2 for row in range(600)], False),
+        ("risk_class", [row % 5 for row in range(600)], False),
+        ("risk_score", ["high", "low", "none"] * 200, False),
+    ],
+)
+def test_the_score_of_another_system_is_set_beside_ours_and_kept_from_the_density(
+    tmp_path, name, values, taken
+):
+    proposal = a_bank_with(tmp_path, **{name: values})
+
+    mapped = proposal.transactions
+    assert mapped is not None
+    assert (mapped.baseline_score == name) is taken
+    assert taken is not (name in (*mapped.numbers, *mapped.categories, *left_out(proposal)))
+
+
+def test_of_two_scores_the_one_about_fraud_is_taken_and_the_other_named(tmp_path):
+    scores = [row % 37 for row in range(600)]
+
+    proposal = a_bank_with(tmp_path, score=scores, fraud_score=scores[::-1])
+
+    assert proposal.transactions is not None
+    assert proposal.transactions.baseline_score == "fraud_score"
+    assert any("it could also be score" in note for note in proposal.notes)
+    assert "another system's opinion" in left_out(proposal)["score"]
+
+
+@pytest.mark.parametrize(
+    ("form", "taken"), [("%Y-%m-%d", True), ("%d/%m/%Y", False), ("%Y-%m-%d %H:%M:%S", True)]
+)
+def test_a_label_time_is_taken_only_where_it_can_be_read(tmp_path, form, taken):
+    fraud = [int(row % 20 == 0) for row in range(600)]
+    known = [
+        (START + timedelta(days=row)).strftime(form) if one else None
+        for row, one in enumerate(fraud)
+    ]
+
+    proposal = a_bank_with(tmp_path, is_fraud=fraud, chargeback_at=known)
+
+    assert proposal.transactions is not None
+    assert proposal.transactions.label == "is_fraud"
+    assert (proposal.transactions.label_time == "chargeback_at") is taken
 
 
 def test_codes_are_categories_and_measures_are_numbers(tmp_path):
@@ -664,13 +794,15 @@ def _encodable(text: str) -> bool:
     return text == text.encode("utf-8", "ignore").decode()
 
 
-@given(st.lists(names, min_size=8, max_size=8, unique=True), names)
+@given(st.lists(names, min_size=11, max_size=11, unique=True), names)
 def test_any_name_survives_the_file(found, table):
     mapped = Transactions(
         table,
         *found[:3],
         customer=found[3],
         amount=found[4],
+        entities=(found[8], found[9]),
+        baseline_score=found[10],
         categories=(found[5], found[6]),
         numbers=(found[7],),
     )

@@ -82,6 +82,42 @@ def test_down_and_up_again_leaves_the_same_and_nothing_half(database):
     assert contents(database) == whole
 
 
+def test_what_was_recorded_outlasts_the_newest_revision_down_and_up(database):
+    target = target_of(database)
+    where = f"{target.schema}." if target.schema else ""
+    upgrade(database, "0003")
+    run_sql(
+        database,
+        f"INSERT INTO {where}pipeline_runs (run_id, job, trigger, status, started_at, rows_read, "
+        "rows_written, rows_quarantined, rows_late, rows_too_late) VALUES ('r', 'fraudwatch.score',"
+        " 'manual', 'succeeded', '2026-03-01T00:00:00.000000Z', 1, 2, 3, 4, 5)",
+        f"INSERT INTO {where}fraud_alerts (alert_id, transaction_id, case_id, occurred_at, day, "
+        "priority, origin, summary, run_id, created_at) VALUES ('a', 1, 'c', "
+        "'2026-03-01T00:00:00.000000Z', '2026-03-01', 7, 'threshold', 's', 'r', "
+        "'2026-03-01T00:00:00.000000Z')",
+        f"INSERT INTO {where}settings VALUES ('reviews_per_day', '20')",
+    )
+
+    def kept() -> list:
+        return [
+            ask(database, f"SELECT run_id, rows_too_late FROM {where}pipeline_runs"),
+            ask(database, f"SELECT alert_id, priority FROM {where}fraud_alerts"),
+            ask(database, f"SELECT case_id, rank FROM {where}alert_queue"),
+            ask(database, f"SELECT job, runs FROM {where}run_health"),
+        ]
+
+    expected = [[("r", 5)], [("a", 7.0)], [("c", 1)], [("fraudwatch.score", 1)]]
+    assert kept() == expected
+    for _ in range(2):
+        upgrade(database)
+        assert kept() == expected
+        assert ask(database, f"SELECT last_note FROM {where}run_health") == [(None,)]
+        with transaction(engine(parse_url(database))) as connection:
+            migrating.downgrade(connection, target, "0003")
+        assert kept() == expected
+    assert set(tables.VIEWS) == {name for kind, name in contents(database) if kind == "view"}
+
+
 def test_a_failed_upgrade_leaves_nothing(database):
     before = contents(database)
 

@@ -178,9 +178,10 @@ def test_the_command_of_a_job_is_the_one_a_person_types():
     ]  # fmt: skip
 
 
-def test_what_can_be_scheduled_is_what_the_contract_names():
-    assert set(SCHEDULABLE) == {
+def test_what_can_be_scheduled_is_what_the_contract_names_and_a_recalibration():
+    named = {
         f"{domain}.{verb}"
         for domain in ("segmenter", "fraudwatch")
         for verb in ("fit", "score", "report")
     }
+    assert set(SCHEDULABLE) == named | {"fraudwatch.recalibrate"}

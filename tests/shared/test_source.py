@@ -966,6 +966,252 @@ def test_a_label_is_read_only_when_it_is_asked_for(database):
     assert labelled.label_kind.tolist() == ["theft", ""]
 
 
+@pytest.mark.parametrize(
+    ("declared", "known_at"),
+    [
+        ("TEXT", "2026-03-05 10:30:00"),
+        ("TEXT", "2026-03-05T10:30:00+01:00"),
+        ("TIMESTAMP", "2026-03-05 10:30:00"),
+        ("BIGINT", at("2026-03-05T10:30:00", BERLIN) // SECOND),
+        ("DOUBLE PRECISION", at("2026-03-05T10:30:00", BERLIN) / SECOND),
+    ],
+)
+def test_a_label_is_read_with_the_moment_at_which_it_was_known(database, declared, known_at):
+    columns = COLUMNS | {"is_fraud": "INTEGER", "known_at": declared}
+    times = {1: known_at, 2: None}
+    rows = [a_transaction(i) | {"is_fraud": 1, "known_at": t} for i, t in times.items()]
+    make_table(database, "card_tx", columns, rows)
+
+    with a_source(database, "Europe/Berlin", label="is_fraud", label_time="known_at") as source:
+        found = source.read(*EVER, CLOCK, label="is_fraud").rows.label_time
+
+    assert str(found.dtype) == "Int64"
+    assert found[0] == at("2026-03-05T10:30:00", BERLIN)
+    assert found.isna().tolist() == [False, True]
+
+
+def test_a_label_time_that_cannot_be_read_is_null_and_refuses_no_row(database):
+    texts = ["soon", "", "2026-02-30", "2026-03-05 10:00:00", None, "05.03.2026", "²"]
+    columns = COLUMNS | {"is_fraud": "INTEGER", "known_at": "TEXT"}
+    rows = [a_transaction(i) | {"is_fraud": 1, "known_at": t} for i, t in enumerate(texts)]
+    make_table(database, "card_tx", columns, rows)
+
+    with a_source(database, label="is_fraud", label_time="known_at") as source:
+        batch = source.read(*EVER, CLOCK, label="is_fraud")
+
+    assert batch.refused.empty
+    assert batch.rows.label_time.dropna().to_dict() == {3: at("2026-03-05T10:00:00")}
+
+
+def test_a_label_time_is_also_read_in_the_format_of_the_times(database):
+    columns = COLUMNS | {"ts": "TEXT", "is_fraud": "INTEGER", "known_at": "TEXT"}
+    times = ["02/03/2026", "2026-03-03", "03-03-2026"]
+    rows = [a_transaction(i, "01/03/2026") | {"known_at": t} for i, t in enumerate(times)]
+    make_table(database, "card_tx", columns, rows)
+
+    with a_source(
+        database, time_format="%d/%m/%Y", label="is_fraud", label_time="known_at"
+    ) as source:
+        found = source.read(*EVER, CLOCK, label="is_fraud").rows.label_time
+
+    assert found.dropna().tolist() == [at("2026-03-02T00:00:00"), at("2026-03-03T00:00:00")]
+
+
+def test_garbage_among_epochs_of_labels_is_null(sqlite_url):
+    columns = COLUMNS | {"is_fraud": "INTEGER", "known_at": "INTEGER"}
+    values = [1772366400, "never", None, 1772366400.5]
+    rows = [a_transaction(i) | {"is_fraud": 0, "known_at": v} for i, v in enumerate(values)]
+    make_table(sqlite_url, "card_tx", columns, rows)
+
+    with a_source(sqlite_url, label="is_fraud", label_time="known_at") as source:
+        found = source.read(*EVER, CLOCK, label="is_fraud").rows.label_time
+
+    assert found.isna().tolist() == [False, True, True, False]
+    assert found[3] == 1772366400 * SECOND + SECOND // 2
+
+
+def test_an_infinite_label_time_is_null(postgresql_url):
+    columns = COLUMNS | {"is_fraud": "BOOLEAN", "known_at": "TIMESTAMPTZ"}
+    row = a_transaction(1) | {"is_fraud": True, "known_at": "infinity"}
+    make_table(postgresql_url, "card_tx", columns, [row])
+
+    with a_source(postgresql_url, label="is_fraud", label_time="known_at") as source:
+        (found,) = source.read(*EVER, CLOCK, label="is_fraud").rows.to_dict("records")
+
+    assert found["label"] == 1.0
+    assert pd.isna(found["label_time"])
+
+
+def test_the_time_of_the_mapped_label_says_nothing_of_another(database):
+    columns = COLUMNS | {"is_fraud": "INTEGER", "other": "INTEGER", "known_at": "TIMESTAMP"}
+    row = a_transaction(1) | {"is_fraud": 0, "other": 1, "known_at": "2026-03-05 10:30:00"}
+    make_table(database, "card_tx", columns, [row])
+
+    with a_source(database, label="is_fraud", label_time="known_at") as source:
+        source.require_label("other")
+        other = source.read(*EVER, CLOCK, label="other").rows
+    with a_source(database, label_time="known_at") as source:
+        source.require_label("is_fraud")
+        named = source.read(*EVER, CLOCK, label="is_fraud").rows
+
+    assert other.label.tolist() == [1.0]
+    assert "label_time" not in other
+    assert "label_time" in named
+
+
+def test_a_label_time_of_truth_values_is_refused(postgresql_url):
+    make_table(postgresql_url, "card_tx", COLUMNS | {"known_at": "BOOLEAN"}, [])
+
+    (fault,) = faults(a_source(postgresql_url, label_time="known_at"))
+
+    assert "[source.transactions] label_time: card_tx.known_at is boolean, expected a time" in fault
+
+
+def test_a_label_time_that_was_recorded_as_a_number_is_still_the_same(sqlite_url):
+    make_table(sqlite_url, "card_tx", COLUMNS | {"known_at": "INTEGER"}, [])
+
+    with a_source(sqlite_url, label_time="known_at") as source:
+        assert source.types["card_tx.known_at"] == "epoch"
+        assert source.changed(source.types | {"card_tx.known_at": "integer"}) == []
+        assert source.changed(source.types | {"card_tx.known_at": "text"}) != []
+
+
+# --- entities and the score of another system ---------------------------------------------------
+
+
+def test_entities_keep_their_kind_and_may_be_null(database):
+    columns = COLUMNS | {"device": "TEXT", "card no": "BIGINT"}
+    rows = [
+        a_transaction(1) | {"device": "d-ä'1", "card no": 2**62 + 1},
+        a_transaction(2) | {"device": None, "card no": None},
+        a_transaction(3) | {"device": "", "card no": 0},
+    ]
+    make_table(database, "card_tx", columns, rows)
+
+    batch = a_batch(database, entities=("device", "card no"))
+
+    assert batch.refused.empty
+    assert batch.rows["entity.device"].isna().tolist() == [False, True, True]
+    assert batch.rows["entity.device"][0] == "d-ä'1"
+    assert str(batch.rows["entity.card no"].dtype) == "Int64"
+    assert batch.rows["entity.card no"].tolist() == [2**62 + 1, pd.NA, 0]
+
+
+def test_an_entity_may_be_a_uuid(postgresql_url):
+    key = str(uuid.UUID(int=2**127))
+    row = a_transaction(1) | {"device": key}
+    make_table(postgresql_url, "card_tx", COLUMNS | {"device": "UUID"}, [row])
+
+    assert a_batch(postgresql_url, entities=("device",)).rows["entity.device"].tolist() == [key]
+
+
+def test_an_entity_of_another_kind_is_refused_like_a_counterparty(sqlite_url):
+    columns = COLUMNS | {"device": "BIGINT", "card": "BIGINT"}
+    rows = [
+        a_transaction(1) | {"device": 5, "card": 1},
+        a_transaction(2) | {"device": "five", "card": 1},
+        a_transaction(3) | {"device": "six", "card": 1.5},
+    ]
+    make_table(sqlite_url, "card_tx", columns, rows)
+
+    batch = a_batch(sqlite_url, entities=("device", "card"))
+
+    assert batch.rows.transaction_id.tolist() == [1]
+    assert codes(batch.refused) == {
+        ("2", "entity_wrong_type", "device"),
+        ("3", "entity_wrong_type", "device"),
+        ("3", "entity_wrong_type", "card"),
+    }
+
+
+@pytest.mark.parametrize("declared", ["DOUBLE PRECISION", "BOOLEAN", "DATE", "JSON"])
+def test_an_entity_of_a_type_that_is_no_key_is_named_with_what_mends_it(postgresql_url, declared):
+    make_table(postgresql_url, "card_tx", COLUMNS | {"device": declared}, [])
+
+    (fault,) = faults(a_source(postgresql_url, entities=("device",)))
+
+    assert fault.startswith("[source.transactions] entities: column device is ")
+    assert fault.endswith("Map a view that casts it: CAST(device AS TEXT).")
+
+
+def test_a_missing_entity_or_baseline_score_names_the_nearest_column(database):
+    make_table(database, "card_tx", COLUMNS | {"device_id": "TEXT", "rule_score": "INTEGER"}, [])
+
+    found = faults(a_source(database, entities=("device",), baseline_score="rules_score"))
+
+    assert found == [
+        "[source.transactions] baseline_score: card_tx has no column rules_score; did you mean "
+        "rule_score?",
+        "[source.transactions] entities: card_tx has no column device; did you mean device_id?",
+    ]
+
+
+@pytest.mark.parametrize("declared", ["INTEGER", "NUMERIC(6, 2)", "DOUBLE PRECISION"])
+def test_the_score_of_another_system_is_a_number_or_missing(database, declared):
+    rows = [a_transaction(i) | {"rule_score": score} for i, score in enumerate([700, None, 0])]
+    make_table(database, "card_tx", COLUMNS | {"rule_score": declared}, rows)
+
+    found = a_batch(database, baseline_score="rule_score").rows.baseline
+
+    assert found.dtype == "float64"
+    np.testing.assert_array_equal(found, [700.0, np.nan, 0.0])
+
+
+def test_a_score_that_is_no_number_is_missing_and_refuses_no_row(database):
+    rows = [a_transaction(1) | {"rule_score": 0.5}, a_transaction(2) | {"rule_score": "nan"}]
+    make_table(database, "card_tx", COLUMNS | {"rule_score": "DOUBLE PRECISION"}, rows)
+
+    batch = a_batch(database, baseline_score="rule_score")
+
+    assert batch.refused.empty
+    np.testing.assert_array_equal(batch.rows.baseline, [0.5, np.nan])
+
+
+def test_a_score_in_words_is_named(database):
+    make_table(database, "card_tx", COLUMNS | {"rule_score": "TEXT"}, [])
+
+    (fault,) = faults(a_source(database, baseline_score="rule_score"))
+
+    assert "[source.transactions] baseline_score: card_tx.rule_score is text, expected a" in fault
+
+
+def test_keys_are_those_of_the_rows_that_the_gate_lets_through(database):
+    columns = COLUMNS | {"device": "TEXT", "is_fraud": "INTEGER", "known_at": "TEXT"}
+    known = {"device": "d1", "is_fraud": 1, "known_at": "2026-03-05"}
+    rows = [
+        a_transaction(1) | known,
+        a_transaction(2, cust=None, merchant_id=None, km=None, channel=None),
+        a_transaction(3, amt=None) | known,
+        a_transaction(4, km=float("inf")) | known,
+        a_transaction(5) | known,
+        a_transaction(5) | known,
+        a_transaction(6, "2026-03-02 00:00:00") | known,
+    ]
+    make_table(database, "card_tx", columns, rows)
+    mapped = {"entities": ("device",), "label": "is_fraud", "label_time": "known_at"}
+
+    with a_source(database, **mapped) as source:
+        window = at("2026-03-01T00:00:00"), at("2026-03-02T00:00:00")
+        found = source.read_keys(*window, CLOCK)
+        rows = source.read(*window, CLOCK, label="is_fraud").rows
+
+    assert found.columns.tolist() == [
+        "transaction_id", "occurred_at", "customer_id", "counterparty_id", "entity.device", "label",
+        "label_time",
+    ]  # fmt: skip
+    assert found.transaction_id.tolist() == [1, 2]
+    pd.testing.assert_frame_equal(found, rows[found.columns])
+
+
+def test_keys_of_rows_without_labels_have_none(database):
+    a_bank(database, [a_transaction(1)])
+
+    with a_source(database, customer=None) as source:
+        found = source.read_keys(*EVER, CLOCK)
+
+    assert found.columns.tolist() == ["transaction_id", "occurred_at", "counterparty_id"]
+
+
 # --- the source is never written ----------------------------------------------------------------
 
 
