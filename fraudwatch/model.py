@@ -2,7 +2,8 @@
 
 p(x | c) = integral of N(z; 0, I) prod_j p(x_j | z, c) dz, with focal columns x, context columns c
 and a latent z (Kingma & Welling 2014; Sohn, Lee & Yan 2015). The three steps are named as in
-scvi-tools: inference gives q(z | x, c), generative gives p(x | z, c), loss joins them.
+scvi-tools: inference gives q(z | x, c), generative gives p(x | z, c), loss joins them. Of tables
+of many continuous columns, `kernels` says where the network's density is to be believed less.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
+from fraudwatch.kernels import Panel
 from fraudwatch.likelihoods import (
     Block,
     Categorical,
@@ -38,16 +40,22 @@ CONTEXT_CLIP = 6.0  # context only conditions: beyond, more of it should change 
 FAR = 1e9  # standard deviations; a cell further out counts as this far out, which stays finite
 LATENT_LOG_VARIANCE_RANGE = (-10.0, 4.0)
 FEW_FOCAL_COLUMNS = 5  # up to here the bound itself; with more columns beta = 0.3 ranks better
+PANEL_COLUMNS = 3  # of one or two the network's density leaves nothing to be said
 CHUNK_CELLS = 4096  # rows times draws evaluated at once: the activations then stay in the cache
 PRIOR_DRAWS = 64
 OFFSET_ROWS = 50_000
 HELD_OUT_SHARE = 0.05
 HELD_OUT_ROWS = 10_000
 FORMAT = 1
+NETWORK, PANEL = "network.", "panel."
 
 
 class Parts(NamedTuple):
-    """Where the negative log density of each row comes from, in nats."""
+    """Where the negative log density of each row comes from, in nats.
+
+    The surprises are those of the density that speaks: the network's or, where it finds the row
+    more surprising, a member's of the panel.
+    """
 
     log_likelihood: np.ndarray  # (n,), as score_samples
     surprise: np.ndarray  # (n, focal), posterior mean of -log p(x_j | z, c); 0 where missing
@@ -267,6 +275,11 @@ class TransactionVAE(OutlierMixin, BaseEstimator):
     The last `n_context` columns of X are context: they condition, their own density is not
     modelled. NaN is a missing cell: a focal one is integrated out, the networks see an indicator.
 
+    A table of at least 3 columns, all continuous and none of them context, also gets a panel of
+    kernels (`fraudwatch.kernels`). The log density of a row without missing cells is then the
+    least of the network's and the panel's: never above the network's, so its integral is at most
+    1. `sample` and `expected` are the network's.
+
     Parameters
     ----------
     kinds : one per column of X, "gaussian", "student", "count" or "categorical:L" (codes 0 to
@@ -278,6 +291,7 @@ class TransactionVAE(OutlierMixin, BaseEstimator):
     steps : None means 1500 from 1000 rows on, below about 25 passes but at least 250.
     draws : importance samples per score, one fixed set for all rows.
     trim : share of each training batch, the worst rows, that is left out.
+    panel : whether tables of continuous columns without context get kernels beside the network.
     contamination : share of the training rows that `offset_` puts on the outlier side.
     """
 
@@ -293,6 +307,7 @@ class TransactionVAE(OutlierMixin, BaseEstimator):
         learning_rate: float = 3e-3,
         draws: int = 8,
         trim: float = 0.0,
+        panel: bool = True,
         contamination: float = 0.01,
         random_state: int | np.random.RandomState | np.random.Generator | None = None,
     ) -> None:
@@ -306,6 +321,7 @@ class TransactionVAE(OutlierMixin, BaseEstimator):
         self.learning_rate = learning_rate
         self.draws = draws
         self.trim = trim
+        self.panel = panel
         self.contamination = contamination
         self.random_state = random_state
 
@@ -328,6 +344,7 @@ class TransactionVAE(OutlierMixin, BaseEstimator):
         self.network_ = _at_rest(network)
         self.draws_ = _normal_draws(self.draws, self.latent_, generator)
         self.prior_draws_ = _normal_draws(PRIOR_DRAWS, self.latent_, generator)
+        self.panel_ = self._new_panel(batch.double().numpy())
         some = torch.randperm(len(matrix), generator=generator)[:OFFSET_ROWS].numpy()
         scores = np.concatenate(self._by_chunk(matrix[some], self._log_density))
         self.offset_ = float(np.percentile(scores, 100.0 * self.contamination))
@@ -403,13 +420,14 @@ class TransactionVAE(OutlierMixin, BaseEstimator):
         """Everything needed to score, as numeric arrays; "header" is JSON in UTF-8 bytes."""
         network = self._fitted_network()
         header = json.dumps(self._header(), default=lambda value: value.item()).encode()
-        arrays = {f"network.{k}": v.numpy().copy() for k, v in network.state_dict().items()}
-        return arrays | {
+        state = {name: value.numpy().copy() for name, value in network.state_dict().items()}
+        return _prefixed(NETWORK, state) | {
             "header": np.frombuffer(header, dtype=np.uint8).copy(),
             "center": self.scaling_.center,
             "scale": self.scaling_.scale,
             "draws": self.draws_.numpy().copy(),
             "prior_draws": self.prior_draws_.numpy().copy(),
+            **({} if self.panel_ is None else _prefixed(PANEL, self.panel_.to_arrays())),
         }
 
     @classmethod
@@ -429,10 +447,11 @@ class TransactionVAE(OutlierMixin, BaseEstimator):
         model.draws_ = torch.tensor(arrays["draws"])
         model.prior_draws_ = torch.tensor(arrays["prior_draws"])
         network = _at_rest(model._new_network(torch.Generator()))
-        prefix = "network."
-        state = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+        state = _without_prefix(NETWORK, arrays)
         network.load_state_dict({name: torch.tensor(value) for name, value in state.items()})
         model.network_ = network
+        panel = _without_prefix(PANEL, arrays)
+        model.panel_ = Panel.from_arrays(panel) if panel else None
         return model
 
     def __sklearn_tags__(self) -> Any:
@@ -489,6 +508,20 @@ class TransactionVAE(OutlierMixin, BaseEstimator):
             beta=self.beta_,
             generator=generator,
         )
+
+    def _new_panel(self, rows: np.ndarray) -> Panel | None:
+        """rows: standardised training rows, of which the complete ones count."""
+        eligible = self.n_context == 0 and self._n_focal() >= PANEL_COLUMNS
+        if not (self.panel and eligible and self._continuous().all()):
+            return None
+
+        def network(some: np.ndarray) -> np.ndarray:
+            batches = np.array_split(some, max(1, len(some) * self.draws // CHUNK_CELLS))
+            with one_thread(), torch.inference_mode():
+                return -np.concatenate([self._bound(torch.from_numpy(b)) for b in batches])
+
+        complete = rows[~np.isnan(rows).any(1)]
+        return Panel.fit(complete, network, np.random.default_rng(self.seed_))
 
     def _schedule(self, rows: int) -> Schedule:
         steps = default_steps(rows, self.batch_size) if self.steps is None else self.steps
@@ -561,22 +594,35 @@ class TransactionVAE(OutlierMixin, BaseEstimator):
         """log |dx/dx_standardised| of the present focal cells, (n, focal): from nats to nats."""
         return present * torch.from_numpy(np.log(self.scaling_.scale[: self._n_focal()]))
 
-    def _log_density(self, batch: Tensor) -> np.ndarray:
+    def _bound(self, batch: Tensor) -> np.ndarray:
+        """The network's log density of standardised rows, (n,)."""
         log_p, log_ratio = self.network_.weigh(batch, self.draws_)
         bound = torch.logsumexp(log_p.sum(2) + log_ratio, 1) - math.log(len(self.draws_))
+        return bound.numpy()
+
+    def _log_density(self, batch: Tensor) -> np.ndarray:
+        bound = self._bound(batch)
+        if self.panel_ is not None:
+            whole, rows = _complete(batch)
+            bound[whole] = np.minimum(bound[whole], -self.panel_.surprise(rows))
         units = self._units(~batch[:, : self._n_focal()].isnan())
-        return (bound - units.sum(1)).numpy()
+        return bound - units.sum(1).numpy()
 
     def _chunk_parts(self, batch: Tensor) -> Parts:
         log_p, log_ratio = self.network_.weigh(batch, self.draws_)
         log_weight = log_p.sum(2) + log_ratio  # (n, K)
         units = self._units(~batch[:, : self._n_focal()].isnan())  # (n, focal)
         weight = torch.softmax(log_weight, 1).unsqueeze(2)
-        surprise = units - (weight * log_p).sum(1)
-        bound = torch.logsumexp(log_weight, 1) - math.log(len(self.draws_))
-        log_likelihood = bound - units.sum(1)
-        latent = -log_likelihood - surprise.sum(1)
-        return Parts(log_likelihood.numpy(), surprise.numpy(), latent.numpy())
+        surprise = -(weight * log_p).sum(1).numpy()
+        bound = (torch.logsumexp(log_weight, 1) - math.log(len(self.draws_))).numpy()
+        if self.panel_ is not None:
+            whole, rows = _complete(batch)
+            total, columns = self.panel_.parts(rows)
+            louder = total > -bound[whole]
+            bound[whole[louder]], surprise[whole[louder]] = -total[louder], columns[louder]
+        log_likelihood = bound - units.sum(1).numpy()
+        surprise += units.numpy()
+        return Parts(log_likelihood, surprise, -log_likelihood - surprise.sum(1))
 
     def _chunk_sample(self, context: np.ndarray, generator: torch.Generator) -> np.ndarray:
         shape = (len(context), 1, self.latent_)
@@ -630,6 +676,21 @@ def train(
         "loss_curve": [float(part.mean()) for part in np.array_split(curve, min(20, len(curve)))],
     }
     return model, diagnostics
+
+
+def _complete(batch: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows have no missing cell, and those rows."""
+    rows = batch.numpy()
+    whole = np.flatnonzero(~np.isnan(rows).any(1))
+    return whole, rows[whole]
+
+
+def _prefixed(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {f"{prefix}{name}": value for name, value in arrays.items()}
+
+
+def _without_prefix(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
 
 def _level_table(block: Block, outputs: Tensor) -> np.ndarray:

@@ -35,7 +35,7 @@ def mixed_rows(n: int = 600, seed: int = 0) -> np.ndarray:
 
 
 def a_small_model(**parameters: object) -> TransactionVAE:
-    defaults: dict[str, object] = {"hidden": (16,), "steps": 60, "random_state": 0}
+    defaults: dict[str, object] = {"hidden": (16,), "steps": 60, "panel": False, "random_state": 0}
     return TransactionVAE(**(defaults | parameters))
 
 
@@ -462,6 +462,75 @@ def test_a_context_of_the_wrong_width_is_refused(mixed_model: TransactionVAE) ->
         mixed_model.sample(2)
     with pytest.raises(ValueError, match="n_samples must be at least 1, got 0"):
         mixed_model.sample(0, np.zeros((1, 2)))
+
+
+def wide_rows(n: int = 400, seed: int = 0) -> np.ndarray:
+    """Eight columns that are one factor and noise, and a few rows beside it."""
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(n, 1)) + 0.4 * rng.normal(size=(n, 8))
+    rows[:10] = rng.uniform(-6, 6, size=(10, 8))
+    return 5.0 + 3.0 * rows
+
+
+@pytest.fixture(scope="module")
+def wide_model() -> TransactionVAE:
+    return a_small_model(steps=150, panel=True).fit(wide_rows())
+
+
+def test_the_panel_only_lowers_the_density_of_the_network(wide_model: TransactionVAE) -> None:
+    rows = wide_rows(seed=1)
+    alone = a_small_model(steps=150).fit(wide_rows())
+
+    joint, network = wide_model.score_samples(rows), alone.score_samples(rows)
+
+    assert (joint <= network).all()
+    assert 0.05 < (joint < network).mean() < 1.0
+    assert joint[:10].max() < np.median(joint[10:])
+
+
+def test_with_a_panel_the_parts_still_sum_to_the_score(wide_model: TransactionVAE) -> None:
+    rows = wide_rows(seed=1)
+    rows[::7, 2] = np.nan
+
+    parts = wide_model.parts(rows)
+
+    total = parts.surprise.sum(1) + parts.latent
+    np.testing.assert_allclose(total, -parts.log_likelihood, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(
+        parts.log_likelihood, wide_model.score_samples(rows), rtol=0, atol=1e-9
+    )
+    assert (parts.surprise[np.isnan(rows)] == 0).all()
+
+
+def test_a_row_with_a_missing_cell_is_left_to_the_network(wide_model: TransactionVAE) -> None:
+    alone = a_small_model(steps=150).fit(wide_rows())
+    rows = wide_rows(seed=1)
+    rows[:, 3] = np.nan
+
+    np.testing.assert_array_equal(wide_model.score_samples(rows), alone.score_samples(rows))
+
+
+def test_a_panel_survives_in_arrays(wide_model: TransactionVAE) -> None:
+    rows = wide_rows(seed=2)
+
+    again = TransactionVAE.from_arrays(wide_model.to_arrays())
+
+    np.testing.assert_array_equal(again.score_samples(rows), wide_model.score_samples(rows))
+    np.testing.assert_array_equal(again.parts(rows).surprise, wide_model.parts(rows).surprise)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [{"n_context": 1}, {"kinds": ["count", *["gaussian"] * 7]}, {"panel": False}],
+    ids=["context", "mixed kinds", "switched off"],
+)
+def test_other_tables_have_no_panel(shape: dict[str, object]) -> None:
+    rows = np.abs(np.round(wide_rows()))
+
+    small = {"hidden": (8,), "steps": 2, "random_state": 0}
+    assert TransactionVAE(**small, **shape).fit(rows).panel_ is None
+    assert TransactionVAE(**small).fit(rows).panel_ is not None
+    assert TransactionVAE(**small).fit(rows[:, :2]).panel_ is None
 
 
 def test_training_holds_out_rows_and_reports_their_likelihood() -> None:
