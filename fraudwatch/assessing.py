@@ -20,6 +20,7 @@ from fraudwatch.judging import Journal, Judged
 from fraudwatch.ranker import RISK_DAYS, Ranker
 from fraudwatch.scope import KIND, SCORE_COLUMNS, with_all_columns
 from shared import frames, registry
+from shared.errors import ConfigurationError
 from shared.frames import MICROSECONDS_PER_DAY
 from shared.runs import Run
 from shared.windows import DAY
@@ -87,9 +88,17 @@ class Assessor:
 
     def features(self, rows: pd.DataFrame, targets: np.ndarray) -> pd.DataFrame:
         zone = self.run.source.settings.timezone
-        return features.build(
+        frame = features.build(
             rows, targets, self.detector.reference, zone, self.settings.history_days
         )
+        absent = [name for name in self.detector.encoder.names if name not in frame]
+        if absent:
+            raise ConfigurationError(
+                f"{self.run.command} found no {', '.join(absent)}, which "
+                f"{self.model.model_version_id} was fitted with: the mapping has changed. Map "
+                "again what it lacks, or fit anew: peerwatch fraudwatch fit"
+            )
+        return frame
 
     def with_segments(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The rows with the segments that the model was fitted with, where it was."""

@@ -525,6 +525,16 @@ def test_scoring_without_a_model_says_what_to_do(database):
         bank.score()
 
 
+@pytest.mark.parametrize("lost", ["categories", "counterparty"])
+def test_a_column_that_is_mapped_no_longer_stops_the_run_with_what_to_do(bank, lost):
+    bank.mapped[lost] = None
+
+    with pytest.raises(ConfigurationError, match="the mapping has changed.*fit anew"):
+        bank.score()
+
+    assert bank.count("transaction_scores") == 0
+
+
 @pytest.mark.parametrize("rows", [0, 1, 60])
 def test_a_fit_on_too_little_stops_with_the_counts(database, rows):
     bank = a_bank_of(database, transactions()[:rows])

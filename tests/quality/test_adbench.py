@@ -1,6 +1,6 @@
 """One setting on 22 sets of ADBench, trained on normal rows and trained on everything.
 
-Run: python -m pytest tests/quality/test_adbench.py -s   (a quarter of an hour)
+Run: python -m pytest tests/quality/test_adbench.py -s   (half an hour)
 
 Means of three seeds, AUC / AP:
 
