@@ -529,7 +529,7 @@ def test_scoring_without_a_model_says_what_to_do(database):
 def test_a_column_that_is_mapped_no_longer_stops_the_run_with_what_to_do(bank, lost):
     bank.mapped[lost] = None
 
-    with pytest.raises(ConfigurationError, match="the mapping has changed.*fit anew"):
+    with pytest.raises(ConfigurationError, match=r"the mapping has changed.*fit anew"):
         bank.score()
 
     assert bank.count("transaction_scores") == 0
