@@ -13,19 +13,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fraudwatch import explanations, features, judging, segments, store
+from fraudwatch import explanations, features, judging, store
 from fraudwatch.detector import Detector
 from fraudwatch.explanations import Beside, Suspicion
 from fraudwatch.judging import Journal, Judged
-from fraudwatch.ranker import RISK_DAYS, Ranker
-from fraudwatch.scope import KIND, SCORE_COLUMNS, with_all_columns
+from fraudwatch.ranker import Ranker
+from fraudwatch.scope import KIND, RANKER, SCORE_COLUMNS, with_all_columns
+from fraudwatch.segments import Segments
 from shared import frames, registry
 from shared.errors import ConfigurationError
 from shared.frames import MICROSECONDS_PER_DAY
 from shared.runs import Run
 from shared.windows import DAY
-
-RANKER = "ranker"  # the kind of the model
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +50,7 @@ class Assessor:
         with run.results.transaction() as connection:
             self.verdicts = store.verdicts(connection, run.tables)
             self.ranker_id, self.ranker = _ranker_of(connection, run, model)
-            self.periods = _periods(connection, run, self.detector)
+        self.segments = segments_of(run, self.detector.segmenter)
         self._known = pd.Series(np.empty(0))
 
     @property
@@ -66,17 +65,12 @@ class Assessor:
     def _window(self) -> int:
         return (self.detector.evidence.days + 1) * DAY  # its days are whole ones
 
-    @property
-    def _horizon(self) -> int:
-        """How far back a known label may still tell something."""
-        known_for = max(RISK_DAYS) + self.settings.label_delay_days
-        return max(self._window, known_for * DAY)
-
     def assess(self, rows: pd.DataFrame, targets: np.ndarray) -> Assessed:
         """Judges the target rows; rows: with `lead` before the first of them."""
         if len(targets) == 0:
             return Assessed(rows.iloc[:0], judging.nothing(self.detector), _empty(rows))
-        rows = self.with_segments(rows)
+        if self.segments is not None:
+            rows = self.segments.joined(rows, self.run.source.settings.timezone)
         frame = self.features(rows, targets)
         scored = self.detector.score(frame)
         asked = rows.iloc[targets]
@@ -100,24 +94,15 @@ class Assessor:
             )
         return frame
 
-    def with_segments(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """The rows with the segments that the model was fitted with, where it was."""
-        if self.periods is None:
-            return rows
-        zone = self.run.source.settings.timezone
-        known = segments.segments_before(rows, self.periods, zone)
-        return rows.assign(**{features.SEGMENT: known})
-
     def _journal(self, rows: pd.DataFrame, asked: pd.DataFrame) -> Journal:
         """What came before the asked rows, with the surprises of rows that share a key."""
         first, last = int(asked.occurred_at.min()), int(asked.occurred_at.max())
-        clock = frames.micros(self.run.clock)
-        read = self.run.source.read_keys(first - self._horizon, last + 1, clock)
-        delay = self.settings.label_delay_days
-        journal = Journal(read, self.verdicts, delay, np.full(len(read), np.nan))
+        before = max(self._window, judging.horizon(self.settings.label_delay_days))
+        journal = journal_of(self.run, first - before, last + 1, self.verdicts)
+        read = journal.rows
         at = journal.places(asked.transaction_id)
-        before = np.flatnonzero(journal.times >= first - self._window)
-        needed = judging.sharing_a_key(journal.keys, at, np.setdiff1d(before, at))
+        recent = np.flatnonzero(journal.times >= first - self._window)
+        needed = judging.sharing_a_key(journal.keys, at, np.setdiff1d(recent, at))
         values = self._stored(read.transaction_id.iloc[needed])
         places = pd.Index(rows.transaction_id).get_indexer(read.transaction_id.iloc[needed])
         # A row that has come between the two reads of the source has no features: it says nothing.
@@ -255,7 +240,16 @@ def _ranker_of(
     return stored.model_version_id, Ranker.from_arrays(stored.header, stored.arrays)
 
 
-def _periods(connection: Any, run: Run, detector: Detector) -> pd.DataFrame | None:
-    if detector.segmenter is None:
+def journal_of(run: Run, since: int, until: int, verdicts: pd.DataFrame) -> Journal:
+    """Who paid when in a window, and what is known of it; surprises are still to be filled in."""
+    rows = run.source.read_keys(since, until, frames.micros(run.clock))
+    delay = run.settings(KIND).label_delay_days
+    return Journal(rows, verdicts, delay, np.full(len(rows), np.nan))
+
+
+def segments_of(run: Run, version: str | None) -> Segments | None:
+    """The segments of a model whose context they are; None where they are not."""
+    if version is None:
         return None
-    return store.segment_periods(connection, run.tables)
+    with run.results.transaction() as connection:
+        return Segments(version, store.segment_periods(connection, run.tables))

@@ -24,7 +24,7 @@ from fraudwatch.decisions import (
     statistic_of,
 )
 from fraudwatch.evidence import Evidence
-from fraudwatch.features import Reference
+from fraudwatch.features import AMOUNTS, TIMES, Reference
 from fraudwatch.model import TransactionVAE, train
 from shared.encoding import CATEGORY, Column, Encoder, Feature
 from shared.errors import ConfigurationError, DataQualityError
@@ -35,9 +35,7 @@ BETA = 1.0  # the bound itself: of columns of several kinds a smaller weight ran
 BATCH_ROWS, PASSES, STEPS = 512, 40, (250, 2500)  # where more steps found no more
 LEAST_ROWS = 50  # of training and of calibration; fewer say nothing about a tail
 DENSITY, ASPECT = "density.", "aspect."
-AMOUNTS = ("amount_ratio", "amount_relative")
 AMOUNT_WEIGHT = 0.5  # of the aspects: money is what frauds are about
-TIMES = ("count_1h", "time_of_day")
 
 
 @dataclass(frozen=True)
@@ -273,12 +271,12 @@ def _aspects(focal: Sequence[Feature]) -> list[tuple[str, tuple[int, ...], float
     for at, feature in enumerate(focal):
         name = next((n for n, names in named.items() if feature.name in names), "other")
         members.setdefault(name, []).append(at)
-    shares = {name: AMOUNT_WEIGHT if name == "amount" else 0.0 for name in members}
-    others = [name for name in members if name != "amount"]
-    for name in others:
-        shares[name] = (1 - shares.get("amount", 0.0)) / len(others)
-    total = sum(shares.values())
-    return [(name, tuple(at), shares[name] / total) for name, at in members.items()]
+    amount = AMOUNT_WEIGHT if "amount" in members and len(members) > 1 else 0.0
+    other = (1 - amount) / (len(members) - (amount > 0))  # an amount alone has all of the weight
+    return [
+        (name, tuple(at), amount if name == "amount" and amount else other)
+        for name, at in members.items()
+    ]
 
 
 def _require_enough(frame: pd.DataFrame, held_out: pd.DataFrame) -> None:

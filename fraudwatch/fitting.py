@@ -10,34 +10,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from fraudwatch import decisions, features, segments, store
-from fraudwatch.scope import KIND, champion_of, scope_day
+from fraudwatch import decisions, features, store
+from fraudwatch.scope import KIND, RANKER, champion_of, scope_day
+from fraudwatch.segments import LEAST_KNOWN, SEGMENTER, Segments
 from shared import accounts, frames, registry, runs
 from shared.accounts import days_before, until_or_newest
 from shared.errors import DataQualityError
 from shared.jobs import Outcome, Request
 from shared.runs import Run
-from shared.windows import DAY
 
 if TYPE_CHECKING:
     from fraudwatch.detector import Detector
     from fraudwatch.judging import Journal
     from fraudwatch.learning import Learned, Ranked, Window
-
-SEGMENTER = "segmenter"  # whose champion's segments may be context
-RISK_DAYS = 30  # the longest window of delayed risk
-
-
-@dataclass(frozen=True)
-class Segments:
-    """Segments as context: the champion segmenter of the fit, and the customers' periods."""
-
-    version: str
-    periods: pd.DataFrame
-
-    def joined(self, rows: pd.DataFrame, timezone: str) -> pd.DataFrame:
-        known = segments.segments_before(rows, self.periods, timezone)
-        return rows.assign(**{features.SEGMENT: known})
 
 
 def training_window(run: Run, request: Request) -> Window:
@@ -165,25 +150,24 @@ def features_of(
 
 def _journal(run: Run, window: Window) -> Journal:
     """Who paid when, and what is known of it, from as long before as a label can tell something."""
-    from fraudwatch.judging import Journal
+    from fraudwatch.assessing import journal_of
+    from fraudwatch.judging import horizon
 
-    delay = run.settings(KIND).label_delay_days
-    since = window.since - (RISK_DAYS + delay) * DAY
-    rows = run.source.read_keys(since, window.until, frames.micros(run.clock))
     with run.results.transaction() as connection:
         verdicts = store.verdicts(connection, run.tables)
-    return Journal(rows, verdicts, delay, np.full(len(rows), np.nan))
+    since = window.since - horizon(run.settings(KIND).label_delay_days)
+    return journal_of(run, since, window.until, verdicts)
 
 
 def _segments(run: Run) -> Segments | None:
     """The segments of the champion segmenter, where they are to be context and there is one."""
+    from fraudwatch.assessing import segments_of
+
     if not run.settings(KIND).segment_context:
         return None
     with run.results.transaction() as connection:
         version = registry.champion_id(connection, run.tables, SEGMENTER)
-        if version is None:
-            return None
-        return Segments(version, store.segment_periods(connection, run.tables))
+    return segments_of(run, version)
 
 
 def _known_enough(
@@ -193,9 +177,9 @@ def _known_enough(
     if context is None:
         return None, {features.SEGMENT: "there is no champion segmenter"} if asked else {}
     known = float(np.mean(frame[features.SEGMENT] != ""))
-    if known >= segments.LEAST_KNOWN:
+    if known >= LEAST_KNOWN:
         return context, {}
-    reason = f"known for {known:.0%} of the rows only, {segments.LEAST_KNOWN:.0%} are needed"
+    reason = f"known for {known:.0%} of the rows only, {LEAST_KNOWN:.0%} are needed"
     return None, {features.SEGMENT: reason}
 
 
@@ -215,7 +199,7 @@ def registered(
     champion = champion_of(run)
     zone, settings = run.source.settings.timezone, run.settings(KIND)
     figures = _gate_figures(learned, window, settings)
-    ours, theirs = _compared(run, window, inspection, learned.detector, champion)
+    ours, theirs = _compared(run, window, inspection, learned, champion)
     gate = decisions.gate(figures | ours, theirs)
     ranked = learning.rank(learned, window.until, zone, settings.seed)
     diagnostics = learned.diagnostics | figures
@@ -298,7 +282,7 @@ def _ranker(
     name, _new = registry.store(
         connection,
         run.tables,
-        "ranker",
+        RANKER,
         {**ranked.ranker.header(), "density": detector.density_id},
         ranked.ranker.to_arrays(),
         now=run.clock,
@@ -315,7 +299,7 @@ def _ranker(
     registry.record_gate(connection, run.tables, name, ranked.gate)
     if leading and ranked.gate["passed"]:
         registry.promote(connection, run.tables, name, by=registry.AUTOMATIC, now=run.clock)
-    now = registry.champion_id(connection, run.tables, "ranker")
+    now = registry.champion_id(connection, run.tables, RANKER)
     status = "champion" if now == name else "stays a candidate"
     return {"said": f"{name} {status}: {next(iter(ranked.gate['checks']))}", "status": status,
             "model_version_id": name, "gate": ranked.gate}  # fmt: skip
@@ -360,34 +344,26 @@ def _compared(
     run: Run,
     window: Window,
     inspection: accounts.Inspection,
-    detector: Detector,
+    learned: Learned,
     champion: registry.Stored | None,
 ) -> tuple[dict[str, float], dict[str, float] | None]:
     """Mean log likelihood of the focal columns that both models know, on the calibration rows."""
-    if champion is None:
-        return {}, None
+    from fraudwatch.assessing import segments_of
     from fraudwatch.detector import Detector
 
-    if not Detector.readable(champion.header):
-        return {}, None  # of an older release: what holds by itself takes its place
+    if champion is None or not Detector.readable(champion.header):
+        return {}, None  # none, or of an older release: what holds by itself takes its place
     other = Detector.from_arrays(champion.header, champion.arrays)
-    common = [name for name in detector.names if name in other.names]
     slices = tuple(within(inspection.slices, (window.split, window.until)))
-    found = []
-    for model in (detector, other):
-        built = features_of(run, slices, model.reference, _segments_of(run, model))
-        at = [model.names.index(name) for name in common]
-        surprise = model.score(built.frame).surprise[:, at]
-        found.append({"common_log_likelihood": -float(surprise.sum(1).mean())})
-    return found[0], found[1]
-
-
-def _segments_of(run: Run, model: Detector) -> Segments | None:
-    """The segments that a model was fitted with."""
-    if model.segmenter is None:
-        return None
-    with run.results.transaction() as connection:
-        return Segments(model.segmenter, store.segment_periods(connection, run.tables))
+    built = features_of(run, slices, other.reference, segments_of(run, other.segmenter))
+    rows = np.flatnonzero(learned.journal.times[learned.at] >= window.split)
+    scored = ((learned.detector, learned.scored.part(rows)), (other, other.score(built.frame)))
+    common = set(learned.detector.names) & set(other.names)
+    ours, theirs = (
+        -float(found.surprise[:, [name in common for name in model.names]].sum(1).mean())
+        for model, found in scored
+    )
+    return {"common_log_likelihood": ours}, {"common_log_likelihood": theirs}
 
 
 def _card(
@@ -444,12 +420,13 @@ def recalibrated(
     run: Run, window: Window, inspection: accounts.Inspection, champion: registry.Stored
 ) -> Learned:
     """The champion with a new calibration: newest days, and what is known of them by now."""
+    from fraudwatch.assessing import segments_of
     from fraudwatch.detector import Detector
     from fraudwatch.judging import filled
     from fraudwatch.learning import Learned, calibrated
 
     detector = Detector.from_arrays(champion.header, champion.arrays)
-    context = _segments_of(run, detector)
+    context = segments_of(run, detector.segmenter)
     built = features_of(run, inspection.slices, detector.reference, context)
     scored, journal = detector.score(built.frame), _journal(run, window)
     at = journal.places(built.ids)

@@ -18,7 +18,8 @@ from fraudwatch.detector import Detector, Scored
 from fraudwatch.evidence import COUNTERPARTY, CUSTOMER, Weighed
 from fraudwatch.features import ENTITY
 from fraudwatch.labels import Labels, labels_of
-from fraudwatch.ranker import risks
+from fraudwatch.ranker import RISK_DAYS, risks
+from shared.windows import DAY
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +79,11 @@ class Judged:
             self.p_value[rows],
             self.at[rows],
         )
+
+
+def horizon(delay_days: int) -> int:
+    """Microseconds before a row in which there may be others whose labels tell of it."""
+    return (max(RISK_DAYS) + delay_days) * DAY
 
 
 def nothing(detector: Detector) -> Judged:

@@ -14,7 +14,7 @@ from shared.accounts import days_before, local_day
 from shared.errors import ConfigurationError, TemporaryError
 from shared.runs import Run
 
-KIND = "fraudwatch"
+KIND, RANKER = "fraudwatch", "ranker"  # the models of this domain
 SCORE_COLUMNS = (
     "transaction_id", "occurred_at", "customer_id", "counterparty_id", "amount", "currency",
 )  # fmt: skip

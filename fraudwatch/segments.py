@@ -6,12 +6,29 @@ never used twice; one that a fraud model has not seen in its training is one of 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 
+from fraudwatch.features import SEGMENT
 from shared import frames
 
+SEGMENTER = "segmenter"  # the kind of the models whose segments these are
 LEAST_KNOWN = 0.8  # of the training rows; a context that is mostly missing says nothing
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Segments as context: the segmenter that was champion at the fit, and the periods."""
+
+    version: str
+    periods: pd.DataFrame
+
+    def joined(self, rows: pd.DataFrame, timezone: str) -> pd.DataFrame:
+        """The rows with the column of segments that features are made of."""
+        known = segments_before(rows, self.periods, timezone)
+        return rows.assign(**{SEGMENT: known})
 
 
 def segments_before(rows: pd.DataFrame, periods: pd.DataFrame, timezone: str) -> np.ndarray:
