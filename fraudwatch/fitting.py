@@ -404,11 +404,12 @@ def _quarantine(connection: Any, run: Run, inspection: accounts.Inspection) -> i
 def said(
     outcome: Outcome, message: str, data: Mapping[str, Any], model: str | None = None
 ) -> Outcome:
+    named = {} if model is None else {"model_version_id": model}
     return replace(
         outcome,
         message=message,
-        data=data,
-        rows_written=0 if model is None else 1,
+        data={**data, **named},
+        rows_written=len(named),
         model_version_id=model,
     )
 

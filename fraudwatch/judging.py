@@ -19,6 +19,7 @@ from fraudwatch.evidence import COUNTERPARTY, CUSTOMER, Weighed
 from fraudwatch.features import ENTITY
 from fraudwatch.labels import Labels, labels_of
 from fraudwatch.ranker import RISK_DAYS, risks
+from shared.errors import TemporaryError
 from shared.windows import DAY
 
 
@@ -49,10 +50,13 @@ class Journal:
         return labels_of(self.rows, self.verdicts, self.delay_days)
 
     def places(self, ids: pd.Series) -> np.ndarray:
-        """Where the transactions stand in the journal."""
+        """Where the transactions stand in the journal, which is read after them."""
         found = pd.Index(self.rows.transaction_id).get_indexer(ids)
         if (found < 0).any():
-            raise ValueError(f"{int((found < 0).sum())} transactions are not in the journal")
+            raise TemporaryError(
+                f"{int((found < 0).sum())} transactions were removed from the source, or changed "
+                "their time, while they were read. Nothing was written of them; run it again."
+            )
         return found
 
 

@@ -44,7 +44,7 @@ QUERIES = {
 def run(directory: Path, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
     """Makes the world in `directory`, works on it, and tells what was found of what was planted."""
     world = synthetic.world(seed)
-    path = _written(world, directory)
+    path = written(world, directory)
     split = synthetic.START + pd.Timedelta(days=_days(world) - SCORED_DAYS)
     for command in (
         ["init", "--url", f"sqlite:///{path.name}"],
@@ -66,7 +66,7 @@ def _days(world: synthetic.World) -> int:
     return int((last - synthetic.START).days) + 1
 
 
-def _written(world: synthetic.World, directory: Path) -> Path:
+def written(world: synthetic.World, directory: Path) -> Path:
     """The source tables as an SQLite file, and the truth beside it, where no mapping finds it."""
     path = directory / "bank.db"
     if path.exists() or (directory / "peerwatch.toml").exists():

@@ -25,6 +25,7 @@ from fraudwatch.judging import (
 from fraudwatch.ranker import RISK_DAYS
 from shared import artifacts
 from shared.encoding import Feature
+from shared.errors import TemporaryError
 from shared.frames import MICROSECONDS_PER_DAY as DAY
 from tests.planted import FEATURES, REFERENCE, World, a_world, few_steps
 
@@ -281,9 +282,9 @@ def test_keys_are_coded_by_kind_and_negative_where_a_row_has_none():
     }
 
 
-def test_a_transaction_that_is_not_in_the_journal_is_refused(journal):
-    with pytest.raises(ValueError, match="2 transactions are not in the journal"):
-        journal.places(pd.Series([0, -5, 10**9]))
+def test_a_transaction_removed_while_it_was_read_ends_the_run_for_another_try(journal):
+    with pytest.raises(TemporaryError, match="1 transactions were removed from the source"):
+        journal.places(pd.Series([journal.rows.transaction_id.iloc[0], 10**9]))
 
 
 def test_filling_surprises_in_leaves_the_journal_as_it_was(world):
