@@ -19,6 +19,7 @@ from fraudwatch.evaluation import wilson
 from fraudwatch.explanations import EVIDENCE
 from shared import charts
 from shared.reports import (
+    DRIFT,
     MISSING,
     Bar,
     Card,
@@ -34,6 +35,7 @@ from shared.reports import (
     Table,
     as_day,
     day_text,
+    drift_section,
     frame_of,
     identity,
     is_missing,
@@ -59,7 +61,6 @@ _ALERTS = (
 )  # fmt: skip
 _REASONS = ("alert_id", "rank", "feature", "value", "expected", "share")
 _CLOSED = ("day", "scored", "cut", "false_discovery_rate", "promised", "reason")
-_DRIFT = ("feature", "statistic", "value", "threshold", "drifted")
 _FALSE = ("false_positive", "genuine_unusual")
 _COVERAGE = (
     "source_rows", "before_scope", "scored", "quarantined", "pending", "too_late",
@@ -101,7 +102,12 @@ def sections(frames: Mapping[str, pd.DataFrame]) -> list[Section]:
         _honesty(view),
         _scores(view),
         _causes(view),
-        _drift(view),
+        drift_section(
+            "Whether the payments are still those of the training",
+            frame_of(frames, "drift", DRIFT),
+            lambda name: title_of(str(name)),
+            "recalibrate, or fit again",
+        ),
         _coverage(view),
         _guide(view),
         identity(frames),
@@ -564,37 +570,6 @@ def _verdict_row(name: str, alerts: pd.DataFrame) -> list[Cell]:
         f"{percent(round(low, 3))} to {percent(round(high, 3))}" if said else MISSING,
         _sums(frauds),
     ]
-
-
-def _drift(view: _View) -> Section:
-    title = "Whether the payments are still those of the training"
-    drift = frame_of(view.frames, "drift", _DRIFT)
-    if drift.empty:
-        return Section(title, "No drift was measured in this window.")
-    drifted = drift.drifted.fillna(False).astype(bool)
-    order = drift.assign(drifted=drifted, name=drift.feature.astype(str))
-    order = order.sort_values(["drifted", "value", "name"], ascending=[False, False, True])
-    rows = [
-        [
-            title_of(row.name),
-            _text(row.statistic).replace("_", " "),
-            number(row.value),
-            number(row.threshold),
-            Shaded("drifted", 0.4) if row.drifted else "steady",
-        ]
-        for row in order.head(MOST_DAYS).itertuples(index=False)
-    ]
-    columns = [
-        Column("What"), Column("Statistic"), Column("Value", numeric=True),
-        Column("Threshold", numeric=True), Column("State"),
-    ]  # fmt: skip
-    lead = f"None of {plural(len(drift), 'measure')} drifted."
-    if drifted.any():
-        count = f"{int(drifted.sum())} of {plural(len(drift), 'measure')}"
-        lead = f"{count} drifted: recalibrate, or fit again."
-    left = len(order) - len(rows)
-    note = f"{plural(left, 'further measure')} left out here: see drift_metrics." if left else ""
-    return Section(title, lead, [Table(columns, rows, note=note)])
 
 
 def _scores(view: _View) -> Section:

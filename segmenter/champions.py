@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -35,6 +36,22 @@ class Model:
     stored: registry.Stored
 
     @property
+    def question(self) -> Any:
+        """What its fit was asked, see `refitting.Task`; None in older models."""
+        return self.stored.header.get("question")
+
+    @property
+    def base(self) -> str | None:
+        """The model that its fit began from; None where it began from nothing."""
+        name = self.stored.header.get("base")
+        return None if name is None else str(name)
+
+    @property
+    def footing(self) -> Mapping[str, Any]:
+        """How the customers of its fit are spread, as `drift.footing` makes it."""
+        return dict(self.stored.header.get("footing", {}))
+
+    @property
     def columns(self) -> list[str]:
         """The features that form its segments."""
         names = [n for stratum in self.segmentation.strata for n in stratum.encoder.names]
@@ -57,6 +74,19 @@ def read_back(stored: registry.Stored) -> Model:
     segmentation = Segmentation.from_arrays(dict(stored.arrays), header)
     ids = tuple(int(i) for i in stored.metrics[IDS])
     return Model(stored.model_version_id, segmentation, ids, int(header["lookback"]), stored)
+
+
+def base_of(run: Run, champion: Model | None, until: datetime) -> Model | None:
+    """The model that a fit up to `until` begins from: the champion, else the last of those that
+    it began from itself that knows nothing of what the fit is to learn. The same fit twice
+    therefore begins where it began, and is one model."""
+    base = champion
+    with run.results.transaction() as connection:
+        while base is not None and base.stored.trained_to >= until:
+            name = base.base
+            stored = None if name is None else registry.load(connection, run.tables, name)
+            base = None if stored is None else read_back(stored)
+    return base
 
 
 def champion_of(run: Run) -> Model | None:
@@ -102,11 +132,9 @@ def assigned(
     ids: Sequence[int],
     frame: pd.DataFrame,
     seen_before: pd.Series,
+    current: pd.Series | None = None,
 ) -> tuple[pd.DataFrame, Scores]:
     """(one row per customer with state and segment_id, the scores behind it); the rows of the
-    frame come first, in their order."""
+    frame come first, in their order. current: see `decisions.decide`."""
     scores = segmentation.score(frame)
-    decided = decisions.decide(scores, seen_before)
-    by_position: dict[Any, int] = dict(enumerate(ids))
-    segment_id = decided.segment.map(by_position).astype("Int64")
-    return decided.drop(columns="segment").assign(segment_id=segment_id), scores
+    return decisions.decide(scores, ids, seen_before, current), scores

@@ -18,6 +18,7 @@ class Settings:
     min_segment_share: float = 0.02  # a smaller group is rarely worth a campaign of its own
     exclude_features: tuple[str, ...] = ()  # nothing is left out unless a person says so
     names: Mapping[int, str] = field(default_factory=dict)  # a person's names win over ours
+    refit_on_drift: bool = False  # a scoring that drifted starts a fit; the gate judges it as any
     seed: int = 0  # of the starts and draws of a fit
 
     def faults(self) -> list[str]:

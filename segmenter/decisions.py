@@ -1,49 +1,87 @@
-"""From densities to what is published: states, stable ids, and whether a new model may lead."""
+"""From densities to what is published: states, segments, and whether a new model may lead."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import linear_sum_assignment
 
+from segmenter.lineage import Match
 from segmenter.training import Scores
 
 ASSIGNED, OUTLIER, TOO_NEW, INACTIVE = "assigned", "outlier", "too_new", "inactive"
 STATES = (ASSIGNED, OUTLIER, TOO_NEW, INACTIVE)
-MIN_OVERLAP = 0.3  # of two segments, intersection over union, for one to inherit the other's id
+LEAD = 0.2  # of the new segment's probability over the present one's, for a customer to move
 MAX_MOVED = 0.05  # share of the customers that a new model may move without a person
 
 
-def decide(scores: Scores, seen_before: Collection[Any] = ()) -> pd.DataFrame:
-    """One row per customer: customer_id, state, segment, probability, log_likelihood.
+def decide(
+    scores: Scores,
+    ids: Sequence[int],
+    seen_before: Collection[Any] = (),
+    current: pd.Series | None = None,
+) -> pd.DataFrame:
+    """One row per customer: customer_id, state, segment_id, probability, log_likelihood.
 
-    seen_before: customers who had any transaction before the moment, within the lookback window
-    or earlier; those of them who are not among the scored get a row too. A customer without a
-    purchase within the window is inactive when seen before, else too_new. segment (position) and
-    probability are null unless assigned; log_likelihood is null without a purchase.
+    ids: of the segments, by position. seen_before: customers who had any transaction before the
+    moment, within the lookback window or earlier; those of them who are not among the scored get
+    a row too. current: segment id by customer_id (index) just before the moment, null or absent
+    where there is none; see `chosen`. A customer without a purchase within the window is inactive
+    when seen before, else too_new. segment_id and probability are null unless assigned;
+    log_likelihood is null without a purchase.
     """
     seen = pd.Index(list(seen_before), dtype=scores.customer_id.dtype)
     bought = ~np.isnan(scores.log_density)
     usual = bought & (scores.log_density >= scores.floor)
     absent = np.where(scores.customer_id.isin(seen), INACTIVE, TOO_NEW)
-    segment = pd.array(scores.posterior.argmax(axis=1), dtype="Int64")
+    position = chosen(scores.posterior, _positions(scores.customer_id, ids, current))
+    probability = scores.posterior[np.arange(len(position)), position]
+    segment = pd.array(np.asarray(ids, dtype=np.int64)[position], dtype="Int64")
     segment[~usual] = pd.NA
     frame = pd.DataFrame(
         {
             "customer_id": scores.customer_id,
             "state": np.where(usual, ASSIGNED, np.where(bought, OUTLIER, absent)),
-            "segment": segment,
-            "probability": np.where(usual, scores.posterior.max(axis=1), np.nan),
+            "segment_id": segment,
+            "probability": np.where(usual, probability, np.nan),
             "log_likelihood": scores.log_density,
         }
     )
     gone = seen[~seen.isin(scores.customer_id)].unique().sort_values()
     missing = pd.DataFrame({"customer_id": gone, "state": INACTIVE}).reindex(columns=frame.columns)
     return pd.concat([frame, missing.astype(frame.dtypes.to_dict())], ignore_index=True)
+
+
+def chosen(posterior: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """Positions (n,): the most probable segment, or the present one while that does not lead.
+
+    posterior: (n, segments). present: (n,) the present position, negative without one. A customer
+    moves where another segment is more probable by at least LEAD, or the present one is
+    impossible: noise in the features then moves hardly anybody to and fro.
+    """
+    rows = np.arange(len(posterior))
+    best = posterior.argmax(axis=1)
+    held = np.where(present >= 0, posterior[rows, present], 0.0)
+    stays = (held > 0) & (posterior[rows, best] - held < LEAD)
+    return np.where(stays, present, best)
+
+
+def _positions(customers: pd.Series, ids: Sequence[int], current: pd.Series | None) -> np.ndarray:
+    """Position of each customer's present segment among the ids; -1 where there is none."""
+    if current is None or current.empty:
+        return np.full(len(customers), -1)
+    present = customers.map(current).map({segment: p for p, segment in enumerate(ids)})
+    return present.fillna(-1).to_numpy(dtype=np.int64)
+
+
+def memberships(decided: pd.DataFrame, scores: Scores) -> pd.DataFrame:
+    """Posteriors of the assigned, (customers, segments): customer_id as index, positions as
+    columns."""
+    scored = decided.iloc[: len(scores.posterior)]
+    held = (scored.state == ASSIGNED).to_numpy()
+    return pd.DataFrame(scores.posterior[held], index=pd.Index(scored.customer_id[held]))
 
 
 def history(assigned: pd.DataFrame, first: pd.DataFrame) -> pd.DataFrame:
@@ -75,65 +113,6 @@ def history(assigned: pd.DataFrame, first: pd.DataFrame) -> pd.DataFrame:
     return periods.drop(columns=["as_of", *begun.columns]).reset_index(drop=True)
 
 
-@dataclass(frozen=True)
-class Match:
-    """Ids of a new model's segments: `ids[position]`; which of the old were kept or retired."""
-
-    ids: tuple[int, ...]
-    kept: tuple[int, ...]
-    new: tuple[int, ...]
-    retired: tuple[int, ...]
-    next_id: int
-
-
-def match(
-    previous: pd.Series,
-    positions: pd.Series,
-    n_segments: int,
-    next_id: int,
-) -> Match:
-    """Ids for positions 0..n_segments-1, inherited where a segment keeps its customers.
-
-    previous: segment id by customer_id (index) as the champion has it; positions: the new
-    model's position by customer_id, for the same moment; null where not assigned. Pairs are
-    chosen together so that intersection over union, summed, is largest (Hungarian method); a
-    pair under MIN_OVERLAP is no heir. New ids count up from next_id, which the caller stores,
-    so that a retired id never returns.
-    """
-    old = sorted(int(i) for i in previous.dropna().unique())
-    overlap = _overlap(previous, positions, old, n_segments)
-    rows, columns = linear_sum_assignment(-overlap)
-    heirs = {
-        int(column): old[row]
-        for row, column in zip(rows, columns, strict=True)
-        if overlap[row, column] >= MIN_OVERLAP
-    }
-    ids, following = [], max([next_id, *(i + 1 for i in old)])
-    for position in range(n_segments):
-        if position in heirs:
-            ids.append(heirs[position])
-        else:
-            ids.append(following)
-            following += 1
-    kept = tuple(i for i in old if i in ids)
-    new = tuple(i for i in ids if i not in old)
-    return Match(tuple(ids), kept, new, tuple(i for i in old if i not in ids), following)
-
-
-def _overlap(
-    previous: pd.Series, positions: pd.Series, old: Sequence[int], n_segments: int
-) -> np.ndarray:
-    """(old, new) intersection over union of the customers assigned in both."""
-    pairs = pd.concat([previous.rename("old"), positions.rename("new")], axis=1).dropna()
-    counts = (
-        pd.crosstab(pairs["old"].astype(int), pairs["new"].astype(int))
-        .reindex(index=list(old), columns=range(n_segments), fill_value=0)
-        .to_numpy(dtype=np.float64)
-    )
-    union = counts.sum(axis=1, keepdims=True) + counts.sum(axis=0) - counts
-    return np.divide(counts, union, out=np.zeros_like(counts), where=union > 0)
-
-
 def moved_share(previous: pd.Series, current: pd.Series) -> float:
     """Share of the customers assigned in both whose segment id differs; 0 where none is.
 
@@ -145,19 +124,25 @@ def moved_share(previous: pd.Series, current: pd.Series) -> float:
     return float((pairs["old"].astype(int) != pairs["new"].astype(int)).mean())
 
 
-def gate(
-    previous: pd.Series, current: pd.Series, matched: Match, diagnostics: dict[str, Any]
-) -> tuple[bool, list[str]]:
-    """Whether a candidate may replace the champion, and every reason against it.
-
-    previous, current: segment id by customer_id under both models, for the same moment.
-    """
-    reasons = [
+def refused(diagnostics: Mapping[str, Any]) -> list[str]:
+    """Per stratum with a component that is no density of customers, what is wrong with it."""
+    return [
         f"in stratum {stratum['stratum']} the chosen model has a refused component: "
         f"{stratum['refused']}"
         for stratum in diagnostics["strata"]
         if stratum["refused"]
     ]
+
+
+def gate(
+    previous: pd.Series, current: pd.Series, matched: Match, diagnostics: Mapping[str, Any]
+) -> tuple[bool, list[str]]:
+    """Whether a candidate may replace the champion, and every reason against it.
+
+    previous, current: segment id by customer_id under both models, for the same moment; current
+    as it would be published with previous as the present segments.
+    """
+    reasons = refused(diagnostics)
     if matched.new:
         reasons.append(f"published segments appear: {_listed(matched.new)}")
     if matched.retired:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from segmenter.features import LEVEL_SHARE, plain_names
+from segmenter.features import LEVEL_SHARE, RFM_FEATURES, plain_names
 from shared.encoding import Encoder, Feature
 
 DISTINCT = 0.35  # standard deviations from the population from which a feature is worth a word
@@ -57,12 +57,21 @@ PHRASES = {
     "amount_trend": Phrase("8 trend", "growing", "declining"),
     "gap_variation": Phrase("9 rhythm", "irregular", "regular"),
 }
+RFM_READINGS = {
+    1: ("hibernating", "hibernating", "at risk", "at risk", "not to be lost"),
+    2: ("hibernating", "hibernating", "at risk", "at risk", "not to be lost"),
+    3: ("about to sleep", "about to sleep", "in need of attention", "loyal", "loyal"),
+    4: ("promising", "potentially loyal", "potentially loyal", "loyal", "loyal"),
+    5: ("new", "potentially loyal", "potentially loyal", "champions", "champions"),
+}  # marketing's map: by recency the row, by frequency the column, each 1 to 5
+UNREAD = ("nats", "log ratio")  # units in which nobody thinks: last in a sentence
 ADJECTIVES = "4~"  # slots up to here stand before the noun
 ONE_TIME = "one-time"
 
 
 def profiles(frame: pd.DataFrame, segments: pd.Series, features: Sequence[Feature]) -> pd.DataFrame:
-    """One row per segment and numeric feature, the columns of PROFILE, in real units.
+    """One row per segment and numeric feature, the columns of PROFILE, in real units; the RFM
+    scores come last.
 
     segments: segment_id per row of the frame, null where not assigned. The population is the
     assigned customers; missing values are left out. effect_size is NaN where nothing varies,
@@ -74,11 +83,20 @@ def profiles(frame: pd.DataFrame, segments: pd.Series, features: Sequence[Featur
     ids = segments[assigned].astype(int).to_numpy()
     parts = [
         _profile(frame.loc[assigned, feature.name].astype(np.float64), ids, feature)
-        for feature in features
+        for feature in (*features, *RFM_FEATURES)
         if feature.kind != "category" and feature.name in frame
     ]
     result = pd.concat(parts, ignore_index=True)
     return result.sort_values("segment_id", kind="stable", ignore_index=True)[list(PROFILE)]
+
+
+def rfm_reading(recency: float, frequency: float) -> str:
+    """What marketing calls customers of these mean scores, each from 1 to 5.
+
+    >>> rfm_reading(4.6, 4.2), rfm_reading(1.2, 2.4)
+    ('champions', 'hibernating')
+    """
+    return RFM_READINGS[round(recency)][round(frequency) - 1]
 
 
 def with_levels(
@@ -142,8 +160,8 @@ def name_segments(
 ) -> pd.DataFrame:
     """segment_id, name and description per segment; names are unique, overrides win.
 
-    A name says the most distinctive features, first those that shape segments, and more of them
-    where fewer would name two segments alike.
+    A name says the most distinctive features of those that shape segments; where that would name
+    two alike, also what sets them apart from one another.
     """
     frame, features = with_levels(frame, features)
     table = effects(frame, segments, features)
@@ -152,12 +170,16 @@ def name_segments(
     once = _one_time(frame, segments)
     names = dict(given)
     open_ids = [int(i) for i in table.index if i not in given]
-    for count in range(WORDS, len(shape) + 1):
-        for i in open_ids:
-            names[i] = _name(table.loc[i], shape, count, i in once)
+    names |= {i: _name(table.loc[i], shape, WORDS, i in once) for i in open_ids}
+    base = dict(names)
+    for count in range(WORDS + 1, len(shape) + 1):
         open_ids = [i for i in open_ids if list(names.values()).count(names[i]) > 1]
+        for i in open_ids:
+            alike = table.loc[[j for j in base if j != i and base[j] == base[i]]]
+            names[i] = _name(table.loc[i], shape, count, i in once, alike)
     for i in open_ids:
-        names[i] = f"{names[i]} ({i})"
+        if list(names.values()).count(names[i]) > 1:
+            names[i] = f"{names[i]} ({i})"
     profile = profiles(frame, segments, features)
     return pd.DataFrame(
         {
@@ -174,23 +196,52 @@ def _one_time(frame: pd.DataFrame, segments: pd.Series) -> set[int]:
     return {int(i) for i in days[days == 1].index}
 
 
-def _name(effect: pd.Series, features: Sequence[Feature], count: int, once: bool) -> str:
-    """ "Frequent weekend buyers, high baskets": adjectives, noun, additions."""
+def _name(
+    effect: pd.Series,
+    features: Sequence[Feature],
+    count: int,
+    once: bool,
+    alike: pd.DataFrame | None = None,
+) -> str:
+    """ "Frequent weekend buyers, high baskets": adjectives, noun, additions; the noun only where
+    an adjective needs it.
+
+    alike: the effects of the segments of which the first WORDS say the same; the further words are
+    then those that they do not share.
+    """
     taken = {PACE: ONE_TIME, AGE: ""} if once else {}  # their age is their recency
-    left = count - 1 if once else count
-    for feature in _by_distinction(effect, features):
-        phrase = _phrase(feature)
-        if left <= 0:
-            break
-        if phrase.slot not in taken:
-            taken[phrase.slot] = _word(phrase, float(effect[feature.name]))
-            left -= 1
+    told = _by_distinction(effect, features)
+    _take(taken, told, effect, count - once if alike is None else WORDS - once)
+    if alike is not None:
+        _take(taken, _by_contrast(effect, told, alike), effect, count - WORDS)
     said = [word for _, word in sorted(taken.items()) if word]
     before = [taken[slot] for slot in sorted(taken) if slot < ADJECTIVES and taken[slot]]
     after = said[len(before) :]
-    head = " ".join([*before, "buyers"]) if said else "typical buyers"
-    text = ", ".join([head, *after])
+    head = [" ".join([*before, "buyers"])] if before else []
+    text = ", ".join([*head, *after]) or "typical buyers"
     return text[0].upper() + text[1:]
+
+
+def _take(
+    taken: dict[str, str], features: Sequence[Feature], effect: pd.Series, count: int
+) -> None:
+    """Adds the words of the first features whose slot is free, at most so many."""
+    for feature in features:
+        phrase = _phrase(feature)
+        if count > 0 and phrase.slot not in taken:
+            taken[phrase.slot] = _word(phrase, float(effect[feature.name]))
+            count -= 1
+
+
+def _by_contrast(effect: pd.Series, told: Sequence[Feature], alike: pd.DataFrame) -> list[Feature]:
+    """The features whose word none of those alike would get, the widest gap first."""
+
+    def shared(feature: Feature) -> bool:
+        own, others = effect[feature.name], alike[feature.name]
+        return bool(((others.abs() >= DISTINCT) & (np.sign(others) == np.sign(own))).any())
+
+    gap = {f.name: abs(float(effect[f.name] - alike[f.name].mean())) for f in told}
+    return sorted((f for f in told if not shared(f)), key=lambda f: -gap[f.name])
 
 
 def _word(phrase: Phrase, effect: float) -> str:
@@ -210,11 +261,11 @@ def _phrase(feature: Feature) -> Phrase:
         return PHRASES[feature.name]
     plain = feature.description
     if plain.startswith("share of "):
-        what = plain.removeprefix("share of ")
-        return Phrase(f"A {what}", f"often {what}", f"rarely {what}")
+        what, column = plain.removeprefix("share of "), feature.name.partition("_share_")[0]
+        return Phrase(f"A {column}", f"often {what}", f"rarely {what}")
     if plain.startswith("variety of "):
-        what = plain.removeprefix("variety of ")
-        return Phrase(f"B {what}", f"varied {what}", f"unvaried {what}")
+        what, column = plain.removeprefix("variety of "), feature.name.removesuffix("_entropy")
+        return Phrase(f"A {column}", f"{what} varies", f"{what} stays the same")
     return Phrase(f"C {plain}", f"high {plain}", f"low {plain}")
 
 
@@ -223,7 +274,7 @@ def _description(profile: pd.DataFrame, effect: pd.Series, features: Sequence[Fe
     own = profile[profile["segment_id"] == effect.name].set_index("feature")
     ranked = sorted(
         (f for f in features if f.name in effect and np.isfinite(effect[f.name])),
-        key=lambda f: (f.role != "shape", -abs(effect[f.name])),
+        key=lambda f: (f.role != "shape", f.unit in UNREAD, -abs(effect[f.name])),
     )
     told = [
         f"{f.description} {_figure(own.loc[f.name, 'median'], f)} "

@@ -1,8 +1,9 @@
 """One row per customer as of a moment: what the customer did, in real units.
 
 A purchase is a row with a positive amount, or without an amount where none is mapped; a return is
-a row with a negative amount; a row of zero is neither. Where a source holds no positive amount at
-all (money leaving an account written with a minus), the signs are read the other way round.
+a row with a negative amount; a row of zero is neither. Where more than ACCOUNT_SHARE of the amounts
+are negative they are movements of an account, for no shop takes so much back: money out is then the
+purchase, money in neither.
 An order is what shares an `order_id`, else what a customer bought at one moment.
 
 Amounts in several currencies are compared by their typical size: each is divided by the median
@@ -33,6 +34,8 @@ DAY_US = 86_400_000_000
 TREND_DAYS = 90
 LEVELS_SHOWN = 8  # levels per category whose share is a feature; more would crowd a profile
 LEVEL_SHARE = 0.02  # of all rows; a rarer level is typical of hardly anyone
+ACCOUNT_SHARE = 1 / 3  # of negative amounts: shops stay far below, accounts far above
+TELLING = 4  # letters; a shorter level (DE, 7) says little without its column's name
 NIGHT_ENDS = 6  # local hour
 LONGEST_NAME = 60  # PostgreSQL cuts identifiers at 63 bytes
 
@@ -58,6 +61,10 @@ FEATURES: tuple[Feature, ...] = (
     ),
 )
 RFM = ("rfm_recency", "rfm_frequency", "rfm_monetary")  # quintiles, 5 is best
+RFM_FEATURES = tuple(
+    Feature(name, "count", "descriptor", "of 5", f"{said}, 5 is best")
+    for name, said in zip(RFM, ("recency", "frequency", "money"), strict=True)
+)  # described in profiles, for those who know them
 RESERVED = ("customer_id", "as_of", *RFM)  # columns beside the features in customer_features
 
 
@@ -173,8 +180,9 @@ def _category_declarations(name: str, levels: Sequence[str], values: pd.Series) 
     plain = name.replace("_", " ")
     role = "descriptor" if values.isin([*levels, ""]).all() else "shape"
     shares = [
-        Feature(_share_name(name, level), "share", "shape", "share", f"share of {level}", "logit")
+        Feature(_share_name(name, level), "share", "shape", "share", f"share of {said}", "logit")
         for level in levels
+        for said in [level if len(level) >= TELLING else f"{plain} {level}"]
     ]
     top = f"share of the leading {plain}"
     return [
@@ -251,7 +259,10 @@ def _one_currency(rows: pd.DataFrame) -> np.ndarray:
 
 
 def _signed(amount: np.ndarray) -> np.ndarray:
-    return -amount if (amount < 0).any() and not (amount > 0).any() else amount
+    """Amounts (n,) with purchases positive; of an account what went out, and zero for what came
+    in."""
+    out, moved = int((amount < 0).sum()), int((amount != 0).sum() - np.isnan(amount).sum())
+    return np.where(amount > 0, 0.0, -amount) if out > ACCOUNT_SHARE * moved else amount
 
 
 def _local(moment: np.ndarray, timezone: str) -> np.ndarray:

@@ -4,31 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from segmenter import decisions, explanations, features, store
+from segmenter import decisions, drift, explanations, features, lineage, store
 from segmenter.champions import (
     IDS,
     KIND,
     Model,
     assigned,
+    base_of,
     champion_of,
     require_same_champion,
 )
-from segmenter.decisions import Match
+from segmenter.lineage import Match
 from segmenter.population import Population
+from segmenter.refitting import Fitted, Previous, Task, refitted
 from shared import accounts, frames, registry, runs
 from shared.accounts import days_before, until_or_newest
-from shared.encoding import Feature
 from shared.errors import ConfigurationError
 from shared.jobs import Outcome, Request
 from shared.runs import Run
-
-if TYPE_CHECKING:
-    from segmenter.training import Segmentation
 
 
 @dataclass(frozen=True)
@@ -42,18 +39,6 @@ class Window:
     @property
     def moments(self) -> tuple[Any, Any]:
         return frames.moment(self.since), frames.moment(self.until)
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A new segmentation, the customers it was fitted on, and how it came about."""
-
-    segmentation: Segmentation
-    declared: tuple[Feature, ...]
-    frame: pd.DataFrame
-    positions: pd.Series  # by customer_id; null where not assigned
-    seen_before: pd.Series
-    diagnostics: dict[str, Any]
 
 
 def training_window(run: Run, request: Request) -> tuple[Window, Model | None]:
@@ -72,24 +57,68 @@ def training_window(run: Run, request: Request) -> tuple[Window, Model | None]:
     return Window(since, until, read_from), champion
 
 
-def trained_on(run: Run, population: Population, window: Window) -> Fitted:
-    from segmenter import training
+def trained_on(
+    run: Run, population: Population, window: Window, champion: Model | None
+) -> tuple[Fitted, Previous]:
+    """The candidate, and what the champion says of the same customers.
 
-    settings = run.settings(KIND)
+    Where the model to begin from was asked the same, the candidate is its warm refit; else a fit
+    from nothing.
+    """
+    previous = _previous(population, window, champion)
+    base = base_of(run, champion, window.moments[1])
+    if base is not None and not previous.lacking:
+        task = _task(run, population, window, base)
+        if base.question == task.question:
+            before = previous if base is champion else _previous(population, window, base)
+            return refitted(task, base.segmentation, before), previous
+    task = _task(run, population, window, None)
+    return task.fitted(None, {"start": None, "reason": _why_cold(base)}), previous
+
+
+def _why_cold(base: Model | None) -> str:
+    return (
+        "there is no earlier champion to begin from"
+        if base is None
+        else "the champion was asked otherwise: other features, settings or length of window"
+    )
+
+
+def _task(run: Run, population: Population, window: Window, base: Model | None) -> Task:
+    """What is asked; levels of categories are the base's, else those typical of the rows."""
     rows = population.within(window.since, window.until)
-    levels = features.typical_levels(rows)
-    frame = population.frame(window.since, window.until, levels)
-    declared = features.declared(rows, population.customers, levels)
-    generator = np.random.default_rng(settings.seed)
-    segmentation, diagnostics = training.train(frame, declared, settings, generator, levels)
+    levels = features.typical_levels(rows) if base is None else base.segmentation.levels
+    return Task(
+        population.frame(window.since, window.until, levels),
+        features.declared(rows, population.customers(window.until), levels),
+        run.settings(KIND),
+        levels,
+        window.until - window.since,
+        None if base is None else base.name,
+    )
+
+
+def _previous(population: Population, window: Window, champion: Model | None) -> Previous:
+    nothing = Previous(pd.Series(dtype="Int64"), pd.DataFrame())
+    if champion is None:
+        return nothing
+    frame = champion.frame(population, window.until)
+    lacking = champion.lacks(frame)
+    if lacking:
+        return replace(nothing, lacking=tuple(lacking))
     seen = population.seen_before(window.until)
-    decided, scores = assigned(segmentation, range(segmentation.n_segments), frame, seen)
-    positions = decided.set_index("customer_id").segment_id
-    figures = {
-        "mean_log_likelihood": float(np.nanmean(scores.log_density)),
-        "assigned_share": float((decided.state == decisions.ASSIGNED).mean()),
-    }
-    return Fitted(segmentation, declared, frame, positions, seen, diagnostics | figures)
+    decided, scores = assigned(champion.segmentation, champion.ids, frame, seen)
+    held = decisions.memberships(decided, scores).set_axis(list(champion.ids), axis=1)
+    return Previous(decided.set_index("customer_id").segment_id, held)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A fit as it is stored: its id, whether it is new, and its gate."""
+
+    name: str
+    new: bool
+    gate: dict[str, Any]
 
 
 def registered(
@@ -97,59 +126,70 @@ def registered(
     population: Population,
     window: Window,
     champion: Model | None,
+    previous: Previous,
     fitted: Fitted,
     outcome: Outcome,
 ) -> Outcome:
-    """Stores the candidate, its segments and its gate, in one transaction with quarantine and
-    ledger."""
-    previous, lacking = _previous(population, window, champion)
-    inspection = population.inspection
+    """Stores the candidate, its segments, their lineage and its gate, and the challenger beside
+    it, in one transaction with quarantine and ledger."""
+    beside = None
     with run.results.transaction() as connection:
         runs.lock(connection, KIND)
         require_same_champion(connection, run, None if champion is None else champion.name)
-        next_id = store.next_segment_id(connection, run.tables)
-        matched = decisions.match(
-            previous, fitted.positions, fitted.segmentation.n_segments, next_id
-        )
-        name, new = _stored(connection, run, window, fitted, matched)
-        gate = _gate(previous, fitted, matched, champion, lacking)
-        if new:
-            _published(connection, run, fitted, matched, name)
-            registry.record_gate(connection, run.tables, name, gate)
-            if champion is None or gate["passed"]:
-                registry.promote(connection, run.tables, name, by=registry.AUTOMATIC, now=run.clock)
+        candidate = _candidate(connection, run, window, champion, previous, fitted)
+        if fitted.challenger is not None:
+            beside = _candidate(connection, run, window, champion, previous, fitted.challenger)
+        name = candidate.name
+        if candidate.new and candidate.gate["passed"]:
+            registry.promote(connection, run.tables, name, by=registry.AUTOMATIC, now=run.clock)
         status = registry.load(connection, run.tables, name).status
-        refused = frames.gather([inspection.refused, inspection.undated])
-        refused = accounts.less_published(connection, run, refused)
-        quarantined = accounts.quarantine(
-            connection,
-            run,
-            refused,
-            population.passed,
-            (window.read_from, window.until),
-            undated=True,
-        )
-        runs.record_batch(
-            connection, run, window=window.moments, rows_read=inspection.rows_read,
-            rows_written=int(new), rows_quarantined=quarantined,
-        )  # fmt: skip
-    return _said(outcome, name, new, status, gate, fitted.diagnostics)
+        written = sum(one.new for one in (candidate, beside) if one is not None)
+        _books(connection, run, population, window, written)
+    said = _said(outcome, candidate, status, fitted.diagnostics)
+    return replace(_beside(said, beside), rows_written=written)
 
 
-def _previous(
-    population: Population, window: Window, champion: Model | None
-) -> tuple[pd.Series, list[str]]:
-    """The champion's segment id of each customer for the same moment, and features it lacks."""
-    nothing = pd.Series(dtype="Int64")
-    if champion is None:
-        return nothing, []
-    frame = champion.frame(population, window.until)
-    lacking = champion.lacks(frame)
-    if lacking:
-        return nothing, lacking
-    seen = population.seen_before(window.until)
-    decided, _ = assigned(champion.segmentation, champion.ids, frame, seen)
-    return decided.set_index("customer_id").segment_id, []
+def _books(
+    connection: Any, run: Run, population: Population, window: Window, rows_written: int
+) -> None:
+    """Quarantine and ledger row of what was read."""
+    inspection = population.inspection
+    refused = frames.gather([inspection.refused, inspection.undated])
+    refused = accounts.less_published(connection, run, refused)
+    quarantined = accounts.quarantine(
+        connection,
+        run,
+        refused,
+        population.passed,
+        (window.read_from, window.until),
+        undated=True,
+    )
+    runs.record_batch(
+        connection, run, window=window.moments, rows_read=inspection.rows_read,
+        rows_written=rows_written, rows_quarantined=quarantined,
+    )  # fmt: skip
+
+
+def _candidate(
+    connection: Any,
+    run: Run,
+    window: Window,
+    champion: Model | None,
+    previous: Previous,
+    fitted: Fitted,
+) -> _Candidate:
+    """Stores a fit as a candidate."""
+    next_id = store.next_segment_id(connection, run.tables)
+    matched = lineage.match(previous.memberships, fitted.memberships(), next_id)
+    name, new = _stored(connection, run, window, fitted, matched)
+    gate = _gate(previous, fitted, matched, champion)
+    if new:
+        names = _names(connection, run, champion)
+        _published(connection, run, fitted, matched, name, names)
+        if champion is not None and not previous.lacking:
+            store.write_lineage(connection, run, matched.links, champion.name, name)
+        registry.record_gate(connection, run.tables, name, gate)
+    return _Candidate(name, new, gate)
 
 
 def _stored(
@@ -157,7 +197,16 @@ def _stored(
 ) -> tuple[str, bool]:
     """The model's id and whether it is new. The ids of its segments are not part of what it is,
     so that the same fit twice is one model."""
-    header = {**fitted.segmentation.header(), "lookback": window.until - window.since}
+    columns = [n for stratum in fitted.segmentation.strata for n in stratum.encoder.names]
+    header = {
+        **fitted.segmentation.header(),
+        "lookback": window.until - window.since,
+        "question": fitted.task.question,
+        "base": fitted.task.base,
+        "footing": drift.footing(
+            fitted.task.frame, list(dict.fromkeys(columns)), fitted.scores.log_density
+        ),
+    }
     plain = {k: v for k, v in fitted.diagnostics.items() if isinstance(v, int | float)}
     return registry.store(
         connection,
@@ -174,55 +223,65 @@ def _stored(
 
 
 def _gate(
-    previous: pd.Series,
-    fitted: Fitted,
-    matched: Match,
-    champion: Model | None,
-    lacking: list[str],
+    previous: Previous, fitted: Fitted, matched: Match, champion: Model | None
 ) -> dict[str, Any]:
-    current = fitted.positions.map(dict(enumerate(matched.ids))).astype("Int64")
-    passed, reasons = decisions.gate(previous, current, matched, fitted.diagnostics)
     if champion is None:  # nothing to compare with: it leads because it is alone
-        return {"first": True, "passed": True, "reasons": fitted_reasons(fitted)}
-    if lacking:
-        reasons.append(f"the champion's features {', '.join(lacking)} are no longer mapped")
+        reasons = decisions.refused(fitted.diagnostics)
+        return {"first": True, "passed": True, "reasons": reasons}
+    passed, reasons, moved = fitted.gate(matched, previous)
+    if previous.lacking:
+        lacking = ", ".join(previous.lacking)
+        reasons.append(f"the champion's features {lacking} are no longer mapped")
     return {
         "first": False,
-        "passed": passed and not lacking,
+        "passed": passed and not previous.lacking,
         "reasons": reasons,
-        "moved_share": decisions.moved_share(previous, current),
+        "moved_share": moved,
         "kept": list(matched.kept),
         "new": list(matched.new),
         "retired": list(matched.retired),
+        "compared": dict(fitted.compared),
     }
 
 
-def fitted_reasons(fitted: Fitted) -> list[str]:
-    """What a first model would be told by the gate about itself."""
-    return [
-        f"in stratum {stratum['stratum']}: {stratum['refused']}"
-        for stratum in fitted.diagnostics["strata"]
-        if stratum["refused"]
-    ]
+def _names(connection: Any, run: Run, champion: Model | None) -> dict[int, tuple[str, str]]:
+    """Names that stay with their ids, and who gave them: the champion's, unless the configuration
+    has another or gives one of them to another segment."""
+    configured = {int(i): name for i, name in run.settings(KIND).names.items()}
+    names = {i: (name, store.CONFIGURATION) for i, name in configured.items()}
+    if champion is None:
+        return names
+    for row in store.segments(connection, run.tables, champion.name).itertuples():
+        stays = row.named_by != store.CONFIGURATION and row.name not in configured.values()
+        if stays and row.segment_id not in names:
+            names[int(row.segment_id)] = (str(row.name), str(row.named_by))
+    return names
 
 
-def _published(connection: Any, run: Run, fitted: Fitted, matched: Match, model: str) -> None:
-    """The segments of a new model with names and profiles."""
-    ids = fitted.positions.map(dict(enumerate(matched.ids))).astype("Int64")
-    segments = ids.iloc[: len(fitted.frame)].reset_index(drop=True)
-    names = run.settings(KIND).names
-    told = explanations.name_segments(fitted.frame, segments, fitted.declared, names)
+def _published(
+    connection: Any,
+    run: Run,
+    fitted: Fitted,
+    matched: Match,
+    model: str,
+    names: Mapping[int, tuple[str, str]],
+) -> None:
+    """The segments of a new model with names and profiles; names: see `_names`."""
+    task, segments = fitted.task, fitted.published(matched).reset_index(drop=True)
+    given = {i: name for i, (name, _) in names.items()}
+    told = explanations.name_segments(task.frame, segments, task.declared, given)
     counts = segments.value_counts().reindex(list(matched.ids), fill_value=0).astype("int64")
     table = told.set_index("segment_id").reindex(counts.index)
+    unnamed = pd.Series([given.get(i, f"Segment {i}") for i in counts.index], counts.index)
     table = table.assign(
-        name=table.name.fillna(pd.Series([f"Segment {i}" for i in counts.index], counts.index)),
+        name=table.name.fillna(unnamed),
         description=table.description.fillna("No customer of the fit is near enough to it."),
-        named_by=np.where(counts.index.isin(list(names)), "configuration", "model"),
+        named_by=[names[i][1] if i in names else store.MODEL for i in counts.index],
         customer_count=counts,
         share=counts / max(int(counts.sum()), 1),
         model_version_id=model,
     )
-    profiles = explanations.profiles(fitted.frame, segments, fitted.declared)
+    profiles = explanations.profiles(task.frame, segments, task.declared)
     store.write_segments(
         connection,
         run,
@@ -249,33 +308,38 @@ def _card(run: Run, window: Window, fitted: Fitted) -> dict[str, Any]:
                 "role": feature.role,
                 **{name: columns[feature.name] for name, columns in used.items()},
             }
-            for feature in fitted.declared
+            for feature in fitted.task.declared
         },
         "strata": [
             {key: value for key, value in stratum.items() if key != "columns"}
             for stratum in fitted.diagnostics["strata"]
         ],
+        "compared": dict(fitted.compared),
         "assumptions": [
             "a customer's behaviour within the window says what the customer is like",
             "within a segment the features, on their own scales, vary like a Gaussian",
         ],
         "limits": [
             "segments describe the past; they promise nothing about one customer",
-            "mapped customer columns are read as they are now, not as of the moment",
+            *_limits_of_columns(run),
         ],
         "seed": run.settings(KIND).seed,
     }
 
 
+def _limits_of_columns(run: Run) -> list[str]:
+    """What is lost where the customers' table keeps no history."""
+    mapped = run.source.settings.customers
+    if mapped is None or mapped.valid_from is not None:
+        return []
+    return ["mapped customer columns are read as they are now, not as of the moment"]
+
+
 def _said(
-    outcome: Outcome,
-    name: str,
-    new: bool,
-    status: str,
-    gate: Mapping[str, Any],
-    diagnostics: Mapping[str, Any],
+    outcome: Outcome, candidate: _Candidate, status: str, diagnostics: Mapping[str, Any]
 ) -> Outcome:
     """The outcome of a fit that was stored."""
+    name, new, gate = candidate.name, candidate.new, candidate.gate
     told = {"champion": "champion", "candidate": "stays a candidate", "retired": "retired"}[status]
     verb = "fitted" if new else "fitted again, the same as before:"
     reasons = "" if status == "champion" or not new else f" ({'; '.join(gate['reasons'])})"
@@ -285,8 +349,20 @@ def _said(
         message=f"{verb} {name}: {diagnostics['segments']} segments of {customers} customers, "
         f"{told}{reasons}",
         data={**figures(diagnostics), "model_version_id": name, "status": status, "gate": gate},
-        rows_written=int(new),
         model_version_id=name,
+    )
+
+
+def _beside(outcome: Outcome, challenger: _Candidate | None) -> Outcome:
+    """The outcome with what became of a challenger that may not lead by itself."""
+    if challenger is None:
+        return outcome
+    gain, reasons = challenger.gate["compared"]["gain"], "; ".join(challenger.gate["reasons"])
+    return replace(
+        outcome,
+        message=f"{outcome.message}. A fit from nothing describes customers better, by "
+        f"{gain:.2f} nats each, and stays a candidate beside it: {challenger.name} ({reasons})",
+        data={**outcome.data, "challenger": challenger.name},
     )
 
 

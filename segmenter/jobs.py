@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from segmenter import population, scoring
 from segmenter.champions import KIND, require_champion
 from segmenter.fitting import figures, registered, trained_on, training_window
 from segmenter.population import require_customer
+from segmenter.renaming import rename
 from segmenter.reviewing import evaluate, sample, write_report
 from shared import accounts
 from shared.accounts import until_or_newest
@@ -22,7 +21,7 @@ def fit(run: Run, request: Request) -> Outcome:
     people = population.read(run, window.read_from, window.until)
     limit = run.settings("fraudwatch").quarantine_limit
     accounts.require_quality(people.inspection, limit, "segmenter fit")
-    fitted = trained_on(run, people, window)
+    fitted, previous = trained_on(run, people, window, champion)
     outcome = Outcome(
         message=f"would have fitted {fitted.segmentation.n_segments} segments",
         data=figures(fitted.diagnostics),
@@ -33,7 +32,7 @@ def fit(run: Run, request: Request) -> Outcome:
     )
     if request.dry_run:
         return outcome
-    return registered(run, people, window, champion, fitted, outcome)
+    return registered(run, people, window, champion, previous, fitted, outcome)
 
 
 def score(run: Run, request: Request) -> Outcome:
@@ -43,10 +42,10 @@ def score(run: Run, request: Request) -> Outcome:
     champion = require_champion(run, as_of)
     scoring.refuse_earlier(run, as_of)
     people = scoring.read(run, champion, as_of, as_of)
-    assignment = scoring.assign(champion, people, as_of)
+    looked = scoring.look(champion, people, as_of)
     if request.dry_run:
-        return replace(scoring.outcome(run, champion, people, assignment, None), rows_written=0)
-    return scoring.written(run, champion, people, assignment)
+        return scoring.counted(run, champion, people, looked)
+    return scoring.written(run, champion, people, looked)
 
 
 def backfill(run: Run, request: Request) -> Outcome:
@@ -66,5 +65,6 @@ JOBS = {
         Job(f"{KIND}.report", write_report),
         Job(f"{KIND}.evaluate", evaluate, writes=False),
         Job(f"{KIND}.sample", sample, writes=False),
+        Job(f"{KIND}.rename", rename),
     )
 }

@@ -1,384 +1,116 @@
-"""The density of customers: a mixture of Gaussians with a prior and a singularity guard.
+"""The density of customers: a mixture with a conjugate prior, a guard and a choice of its size.
 
-Sources: Dempster, Laird and Rubin 1977 (EM); Fraley and Raftery 2007 (the conjugate prior);
-Biernacki, Celeux and Govaert 2000 (ICL). The E and the M step are one matrix product each on
-quadratic features of the rows, with components as rows and customers as columns, because sums
-and exponentials then run along contiguous memory.
+The numerics live beside it: `em` passes over the rows, `families` holds the covariance
+structures, `selection` the starts, the scan and the refusals.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.linalg import cho_solve, cholesky, eigh
 from sklearn.base import BaseEstimator, DensityMixin
-from sklearn.cluster import KMeans
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
-
-FAMILIES = ("full", "tied", "diag", "spherical")
-CRITERIA = ("bic", "icl")
-SCAN_ROWS = 5_000  # the choice of K does not get better with more rows, only slower
-WARD_ROWS = 1_500  # a linkage holds all pairwise distances: 9 MB at this size
-BLOCK_ROWS = 4_096  # columns of one matrix product: fits a second-level cache
-CACHED_CELLS = 20_000_000  # quadratic features up to 160 MB are kept between passes
-SHORT_RUN = 12  # passes after which the starts are compared
-PATIENCE = 3  # sizes in a row without a better criterion after which a family is left
-POLISHED = 3  # scanned models that are fitted again on all rows
-PRIOR_STRENGTH = 0.01  # times d + 2 pseudo-rows
-MIN_SCALE = 1e-4  # smallest sd of a component, relative to the prior's in the same direction
-
-
-class SingularFitError(ValueError):
-    """A component has collapsed: its density says nothing about customers."""
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """A mixture: weights (K,), means (K, d), covariances (K, d, d) whatever the family."""
-
-    family: str
-    weights: np.ndarray
-    means: np.ndarray
-    covariances: np.ndarray
-
-
-@dataclass(frozen=True)
-class Prior:
-    """Inverse-Wishart-like prior: `strength` pseudo-rows with covariance `shape` (d, d)."""
-
-    shape: np.ndarray
-    strength: float
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Sums over rows, weighted by responsibilities: counts (K,), first (K, d), second (K, d, d)."""
-
-    counts: np.ndarray
-    first: np.ndarray
-    second: np.ndarray
-
-    def scatter(self) -> np.ndarray:
-        """Within-component scatter about the component's own mean, (K, d, d)."""
-        means = self.first / self.counts[:, None]
-        return self.second - np.einsum("k,ki,kj->kij", self.counts, means, means)
-
-
-@dataclass(frozen=True)
-class Fit:
-    """The end of one EM run; `trace` holds the objective after each pass, in nats over all rows."""
-
-    parameters: Parameters
-    statistics: Statistics
-    log_likelihood: float
-    trace: tuple[float, ...]
-    converged: bool
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One cell of the scan: its fit, or none and the reason where every start was refused."""
-
-    family: str
-    n_components: int
-    criterion: float
-    fits: tuple[Fit, ...]
-    refused: str
-
-
-class Quadratics:
-    """Quadratic features of centred rows, in blocks (p, rows): 1, x, and x_i x_j.
-
-    With `crossed` all pairs i <= j are held (p = 1 + d + d(d+1)/2), else only the squares.
-    """
-
-    def __init__(self, x: np.ndarray, centre: np.ndarray, crossed: bool) -> None:
-        self.x, self.centre = x, centre
-        self.n_rows, self.d = x.shape
-        self.i, self.j = pairs(self.d, crossed)
-        cells = self.n_rows * (1 + self.d + len(self.i))
-        self.cache = list(self._blocks()) if cells <= CACHED_CELLS else None
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return iter(self.cache) if self.cache is not None else self._blocks()
-
-    def _blocks(self) -> Iterator[np.ndarray]:
-        for start in range(0, self.n_rows, BLOCK_ROWS):
-            z = np.ascontiguousarray((self.x[start : start + BLOCK_ROWS] - self.centre).T)
-            yield np.concatenate([np.ones((1, z.shape[1])), z, z[self.i] * z[self.j]])
-
-
-def pairs(d: int, crossed: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Row and column of each quadratic feature: the upper triangle, or the diagonal alone."""
-    if crossed:
-        return np.triu_indices(d)
-    return np.arange(d), np.arange(d)
-
-
-def is_crossed(family: str) -> bool:
-    """Whether the family's log density needs the products of different columns."""
-    return family in ("full", "tied")
-
-
-def natural_parameters(parameters: Parameters, centre: np.ndarray) -> np.ndarray:
-    """Coefficients (K, p) whose product with the quadratic features is log(w_k N(x | k)).
-
-    Raises SingularFitError where a covariance is not positive definite.
-    """
-    d = len(centre)
-    i, j = pairs(d, is_crossed(parameters.family))
-    rows = []
-    for weight, mean, covariance in zip(
-        parameters.weights, parameters.means - centre, parameters.covariances, strict=True
-    ):
-        lower = _cholesky(covariance)
-        precision = cho_solve((lower, True), np.eye(d))
-        linear = precision @ mean
-        log_scale = np.log(weight) - 0.5 * d * np.log(2 * np.pi) - np.log(np.diag(lower)).sum()
-        quadratic = np.where(i == j, -0.5, -1.0) * precision[i, j]
-        rows.append(np.concatenate([[log_scale - 0.5 * mean @ linear], linear, quadratic]))
-    return np.array(rows)
-
-
-def _cholesky(covariance: np.ndarray) -> np.ndarray:
-    try:
-        return cholesky(covariance, lower=True)
-    except np.linalg.LinAlgError as error:
-        raise SingularFitError("a covariance is not positive definite") from error
-
-
-def log_sum_exp(terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Log of the sum over components, (n,), and the posteriors, (K, n), of terms (K, n).
-
-    Taking out the largest term keeps far rows finite (Bishop 2006, eq. 9.23 and 9.14).
-    """
-    top = terms.max(axis=0)
-    scaled = np.exp(terms - top)
-    total = scaled.sum(axis=0)
-    return top + np.log(total), scaled / total
-
-
-def expectation(rows: Quadratics, coefficients: np.ndarray) -> tuple[float, Statistics]:
-    """One pass over the rows: log-likelihood in nats and the sufficient statistics."""
-    log_likelihood, sums = 0.0, np.zeros_like(coefficients)
-    for block in rows:
-        log_density, posterior = log_sum_exp(coefficients @ block)
-        log_likelihood += float(log_density.sum())
-        sums += posterior @ block.T
-    return log_likelihood, unpack(sums, rows)
-
-
-def unpack(sums: np.ndarray, rows: Quadratics) -> Statistics:
-    """Sums of quadratic features (K, p) as counts, first and second moments about `centre`."""
-    k, d = len(sums), rows.d
-    second = np.zeros((k, d, d))
-    second[:, rows.i, rows.j] = sums[:, 1 + d :]
-    second[:, rows.j, rows.i] = sums[:, 1 + d :]
-    return Statistics(sums[:, 0], sums[:, 1 : 1 + d], second)
-
-
-def _each(scatter: np.ndarray, counts: np.ndarray, prior: Prior) -> np.ndarray:
-    return (scatter + prior.strength * prior.shape) / (counts + prior.strength)[:, None, None]
-
-
-def _tied(scatter: np.ndarray, counts: np.ndarray, prior: Prior) -> np.ndarray:
-    pooled = scatter.sum(axis=0) + prior.strength * prior.shape
-    return np.repeat(pooled[None] / (counts.sum() + prior.strength), len(counts), axis=0)
-
-
-def diagonal(matrices: np.ndarray) -> np.ndarray:
-    """The matrices (..., d, d) with everything off the diagonal set to zero."""
-    return matrices * np.eye(matrices.shape[-1])
-
-
-def sphere(matrices: np.ndarray) -> np.ndarray:
-    """The matrices (..., d, d) replaced by the identity times their mean diagonal element."""
-    d = matrices.shape[-1]
-    return (np.trace(matrices, axis1=-2, axis2=-1) / d)[..., None, None] * np.eye(d)
-
-
-# The structure of a family, as a projection of a full matrix: the maximum of the penalised
-# likelihood under each is the projection of the unrestricted one.
-STRUCTURE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "full": np.asarray,
-    "tied": np.asarray,
-    "diag": diagonal,
-    "spherical": sphere,
-}
-ESTIMATE: dict[str, Callable[..., np.ndarray]] = {
-    "full": _each,
-    "tied": _tied,
-    "diag": _each,
-    "spherical": _each,
-}
-
-
-def maximisation(
-    family: str, statistics: Statistics, prior: Prior, centre: np.ndarray
-) -> Parameters:
-    """The parameters that maximise the expected penalised log-likelihood."""
-    counts = statistics.counts
-    if counts.min() < 1e-6:
-        raise SingularFitError("a component has lost all its rows")
-    covariances = STRUCTURE[family](ESTIMATE[family](statistics.scatter(), counts, prior))
-    means = statistics.first / counts[:, None] + centre
-    return Parameters(family, counts / counts.sum(), means, covariances)
-
-
-def log_prior(parameters: Parameters, prior: Prior) -> float:
-    """Log density of the prior up to a constant: -strength/2 (log|S| + tr(shape S^-1)) summed."""
-    covariances = parameters.covariances
-    distinct = covariances[:1] if parameters.family == "tied" else covariances
-    total = 0.0
-    for covariance in distinct:
-        lower = _cholesky(covariance)
-        fit = np.trace(cho_solve((lower, True), prior.shape))
-        total += 2 * np.log(np.diag(lower)).sum() + fit
-    return -0.5 * prior.strength * float(total)
-
-
-def run_em(
-    rows: Quadratics, start: Parameters, prior: Prior, max_iter: int, tolerance: float
-) -> Fit:
-    """EM from `start` until the objective per row gains less than `tolerance`.
-
-    The objective is the log-likelihood plus the log prior; it never decreases. At least one
-    pass is made; the likelihood and the statistics returned belong to the returned parameters.
-    """
-    parameters, trace, converged = start, [], False
-    log_likelihood, statistics = _pass(rows, parameters)
-    trace.append(log_likelihood + log_prior(parameters, prior))
-    for _ in range(max_iter):
-        parameters = maximisation(parameters.family, statistics, prior, rows.centre)
-        log_likelihood, statistics = _pass(rows, parameters)
-        trace.append(log_likelihood + log_prior(parameters, prior))
-        if trace[-1] - trace[-2] < tolerance * rows.n_rows:
-            converged = True
-            break
-    return Fit(parameters, statistics, log_likelihood, tuple(trace), converged)
-
-
-def _pass(rows: Quadratics, parameters: Parameters) -> tuple[float, Statistics]:
-    return expectation(rows, natural_parameters(parameters, rows.centre))
-
-
-def refusal(fit: Fit, prior: Prior, min_share: float) -> str:
-    """Why a fit is not a density of customers, or "".
-
-    A component is refused where its share is under `min_share`; where in some direction the
-    prior outweighs the scatter of its rows (its sd is then the prior's, not the data's); or
-    where its sd is below MIN_SCALE of the prior's in the same direction.
-    """
-    family, counts = fit.parameters.family, fit.statistics.counts
-    shares = counts / counts.sum()
-    if shares.min() < min_share:
-        return f"a component holds a share of {shares.min():.4f}, under {min_share:.4f}"
-    scatter = fit.statistics.scatter()
-    if family == "tied":
-        scatter, counts = scatter.sum(axis=0, keepdims=True), counts.sum(keepdims=True)
-    scatter, shape = STRUCTURE[family](scatter), STRUCTURE[family](prior.shape)
-    for matrix, count in zip(scatter, counts, strict=True):
-        least = float(eigh(matrix, shape, eigvals_only=True)[0])
-        if least < prior.strength or least < MIN_SCALE**2 * count:
-            return f"a component of {count:.1f} rows has an sd at the floor"
-    return ""
-
-
-def parameter_count(family: str, k: int, d: int) -> int:
-    """Free parameters of a mixture of k components in d columns."""
-    covariance = {
-        "full": k * d * (d + 1) // 2,
-        "tied": d * (d + 1) // 2,
-        "diag": k * d,
-        "spherical": k,
-    }
-    return covariance[family] + k * d + k - 1
-
-
-def hard_start(
-    x: np.ndarray, labels: np.ndarray, family: str, prior: Prior, centre: np.ndarray
-) -> Parameters:
-    """The parameters of a partition: labels 0..K-1 of the rows x (n, d)."""
-    member = np.equal.outer(np.arange(labels.max() + 1), labels).astype(float)
-    z = x - centre
-    second = np.einsum("kn,ni,nj->kij", member, z, z, optimize=True)
-    return maximisation(family, Statistics(member.sum(axis=1), member @ z, second), prior, centre)
-
-
-class Starts:
-    """Partitions to start from: Ward trees in three metrics, cut anywhere, and k-means.
-
-    The metrics are the columns over their sd, fully sphered, and half-way between the two:
-    elongated groups are found in the sphered one, round ones in the first.
-    """
-
-    def __init__(self, x: np.ndarray, n_init: int, random: np.random.RandomState) -> None:
-        kept = _subsample(len(x), WARD_ROWS, random)
-        self.x = x[kept]
-        self.standard = (self.x - self.x.mean(axis=0)) / x.std(axis=0)
-        self.n_init, self.seed = n_init, int(random.randint(2**31 - 1))
-        self.trees = [linkage(z, method="ward") for z in self._metrics()]
-
-    def _metrics(self) -> list[np.ndarray]:
-        values, vectors = np.linalg.eigh(np.cov(self.standard.T).reshape(2 * [self.x.shape[1]]))
-        scale = np.maximum(values, values.max() * 1e-9)
-        return [self.standard, *(self.standard @ vectors * scale**-p for p in (0.5, 0.25))]
-
-    def partitions(self, k: int) -> list[np.ndarray]:
-        """Label vectors (rows of self.x) with exactly k groups."""
-        if k == 1:
-            return [np.zeros(len(self.x), dtype=int)]
-        cuts = [fcluster(tree, k, criterion="maxclust") - 1 for tree in self.trees]
-        for turn in range(self.n_init):
-            means = KMeans(k, n_init=1, random_state=(self.seed + turn) % 2**31)
-            cuts.append(means.fit(self.standard).labels_)
-        return [labels for labels in cuts if len(np.unique(labels)) == k]
-
-
-def _subsample(n: int, size: int, random: np.random.RandomState) -> np.ndarray:
-    """Positions of at most `size` rows, in their order."""
-    return np.arange(n) if n <= size else np.sort(random.permutation(n)[:size])
+from sklearn.utils import Tags, check_array, check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from segmenter.blocks import NO_BLOCKS, Blocks
+from segmenter.em import (
+    Batch,
+    Batches,
+    Parameters,
+    Rows,
+    cell_terms,
+    density,
+    expectation,
+    log_sum_exp,
+    log_terms,
+)
+from segmenter.families import ALIASES, FAMILIES, is_crossed
+from segmenter.layout import Layout
+from segmenter.selection import (
+    CRITERIA,
+    SCAN_ROWS,
+    TAILS,
+    Candidate,
+    Sample,
+    Settings,
+    Starts,
+    best_of,
+    fences,
+    filled,
+    finished,
+    free_parameters,
+    polish,
+    prior_for,
+    refusal,
+    scan,
+    single_gaussian,
+    subsample,
+    within,
+)
 
 
 class SegmentMixture(DensityMixin, BaseEstimator):
-    """Gaussian mixture with a conjugate prior, a singularity guard and a choice of its size.
+    """Mixture of Gaussians or Student t whose size, shape and tails are chosen.
 
     n_components: a number, or "auto": the best of min_components..max_components.
-    covariance_type: "full", "tied", "diag", "spherical", or "auto": the best of the four.
-    criterion: "bic" or "icl", by which "auto" chooses (lower is better).
+    covariance_type: one of the fourteen names of mclust (EII ... VVV, see `families`), or
+        scikit-learn's word for one of them, or "auto": the best of all.
+    tails: "gaussian", "t" (degrees of freedom estimated, shared by the components), or "auto":
+        the better of the two.
+    noise: whether a part that is uniform over the box of the rows takes in stray ones. Rows
+        beyond three interquartile ranges are then left out of the fit, and scored like all others.
+    kinds: None where every column is continuous, or a word for each of the d columns:
+        "continuous"; "count" (negative binomial); "share" (beta-binomial, of as many trials as
+        another column says); "trials", such a column, not modelled itself; "category" (numbers as
+        levels); "semicontinuous", continuous but for its most frequent value, an atom. Columns
+        that are not continuous are independent of all others given the component.
+    trials: the column of the trials of each share column, {3: 5}; it may also be a "count".
+    criterion: "bic", "icl" or their "mean", by which "auto" chooses (lower is better).
     max_components, min_components: the range of "auto".
     min_share: smallest share of the rows that a component may hold.
     n_init: starts by k-means, beside three by Ward's method.
     max_iter, tol: EM ends when the objective per row gains less than `tol` nats.
+    start: a fitted mixture of the same columns, at whose parameters EM begins: its size, family
+        and tails are kept and nothing is scanned.
     random_state: seeds the samples of rows, k-means and `sample`.
 
-    A fit in which a component has collapsed is refused, never floored: `scan_` says which and
-    why, and `fit` raises a ValueError where nothing is left. Attributes after `fit`: weights_
-    (K,), means_ (K, d), covariances_ (K, d, d), covariance_type_, n_components_, converged_,
-    n_iter_, log_likelihood_ (nats over all rows), trace_ (objective after each pass), scan_
-    (one dict per model looked at).
+    A missing cell (NaN) is integrated out, in fits and in scores. A fit in which a component has
+    collapsed is refused, never floored: `scan_` says which and why, and `fit` raises a
+    ValueError where nothing is left. Attributes after `fit`: weights_ (K,), means_ (K, d),
+    covariances_ (K, d, d; of t components the scale matrices; both of the continuous columns
+    alone), blocks_ (the laws of the discrete columns), layout_, degrees_of_freedom_ (K,) or None,
+    noise_weight_ and noise_log_density_ (nats; None without noise), noise_box_ (2, d) or None,
+    covariance_type_, tails_, n_components_, converged_, n_iter_, log_likelihood_ (nats over all
+    rows of the fit), trace_ (objective after each pass), scan_ (one dict per model looked at).
     """
 
     def __init__(
         self,
         n_components: int | str = "auto",
         covariance_type: str = "auto",
-        criterion: str = "bic",
+        tails: str = "auto",
+        noise: bool = False,
+        kinds: Sequence[str] | None = None,
+        trials: Mapping[int, int] | None = None,
+        criterion: str = "mean",
         max_components: int = 12,
         min_components: int = 1,
         min_share: float = 0.0,
         n_init: int = 2,
         max_iter: int = 500,
         tol: float = 1e-5,
+        start: SegmentMixture | None = None,
         random_state: Any = None,
     ) -> None:
         self.n_components = n_components
         self.covariance_type = covariance_type
+        self.tails = tails
+        self.noise = noise
+        self.kinds = kinds
+        self.trials = trials
         self.criterion = criterion
         self.max_components = max_components
         self.min_components = min_components
@@ -386,31 +118,104 @@ class SegmentMixture(DensityMixin, BaseEstimator):
         self.n_init = n_init
         self.max_iter = max_iter
         self.tol = tol
+        self.start = start
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any = None) -> Self:
-        """Fit to X (n, d); y is ignored."""
-        x = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
-        sizes, families = self._grid(len(x))
-        covariance = _data_covariance(x)
-        random = check_random_state(self.random_state)
-        sample = x[_subsample(len(x), SCAN_ROWS, random)]
-        scanned = self._scan(
-            sample, Starts(sample, self.n_init, random), sizes, families, covariance
-        )
-        best = self._polish(x, sample, scanned, covariance)
-        self._keep(best, scanned)
-        return self
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
 
-    def _grid(self, n: int) -> tuple[Sequence[int], Sequence[str]]:
-        """The sizes and families to look at; raises ValueError for a wrong parameter."""
-        if self.covariance_type != "auto" and self.covariance_type not in FAMILIES:
-            raise ValueError(
-                f"covariance_type is {self.covariance_type!r}; known: auto, {FAMILIES}"
-            )
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+        """Fit to X (n, d), in which NaN is a missing cell; y is ignored.
+
+        sample_weight: (n,) not negative; a row of weight two counts as two rows.
+        """
+        x = validate_data(
+            self, X, dtype=np.float64, ensure_min_samples=2, ensure_all_finite="allow-nan"
+        )
+        weights = np.ones(len(x))
+        if sample_weight is not None:
+            weights = _check_sample_weight(sample_weight, x, dtype=float, ensure_non_negative=True)
+            x, weights = x[weights > 0], weights[weights > 0]
+        return self._fit(_InMemory(x, weights))
+
+    def fit_batches(
+        self, batches: Iterable[Any], sample_weight: Iterable[Any] | None = None
+    ) -> Self:
+        """Fit to batches (m, d) that can be read again and again, in constant memory.
+
+        The scan looks at a random sample of the rows, as in `fit`; every pass of the polish
+        reads all batches once. sample_weight: as many arrays (m,).
+        """
+        return self._fit(_Reread(batches, sample_weight))
+
+    def _fit(self, source: _InMemory | _Reread) -> Self:
+        random = check_random_state(self.random_state)
+        x, weights, n = source.sample(random)
+        self.n_features_in_ = x.shape[1]
+        sizes = self._sizes(n)
+        families, tails = self._models()
+        x, pooled = self._encode(source, x)
+        d = len(self.layout_.continuous)
+        fence = fences(x[:, :d]) if self.noise else None
+        kept = np.ones(len(x), dtype=bool) if fence is None else within(x, fence)
+        x, weights = x[kept], weights[kept]
+        single = single_gaussian(x[:, :d], weights)
+        settings = self._settings(x[:, :d], single, pooled)
+
+        def rows(crossed: bool) -> Rows | Batches:
+            return source.rows(single.means[0], crossed, fence)
+
+        if self.start is not None:
+            chosen = self._continued(self.start, rows, settings)
+            return self._keep(chosen, [chosen])
+        starts = Starts(filled(x, single), weights, single, pooled, self.n_init, random)
+        sample = Sample(x, weights, starts, single.means[0], source.sizes)
+        scanned = scan(sample, sizes, families, tails, settings)
+        whole = n <= SCAN_ROWS and isinstance(source, _InMemory)
+        best = best_of(scanned if whole else polish(rows, scanned, settings))
+        return self._keep(best, scanned)
+
+    def _encode(self, source: _InMemory | _Reread, x: np.ndarray) -> tuple[np.ndarray, Blocks]:
+        """The sample x (n, d) as the source gives its rows from now on, and the pooled blocks."""
+        self.layout_ = layout = Layout.declared(self.kinds, self.trials, x.shape[1]).observed(x)
+        if self.kinds is None:
+            return x, NO_BLOCKS
+        pooled = layout.pooled(source.whole())
+        source.encode = lambda rows: layout.encoded(rows, pooled)
+        source.sizes = tuple(len(block.cells.distinct) for block in pooled.parts)
+        return source.encode(x), pooled
+
+    def _settings(self, x: np.ndarray, single: Parameters, pooled: Blocks) -> Settings:
+        box = np.array([np.nanmin(x, axis=0), np.nanmax(x, axis=0)]) if self.noise else None
+        return Settings(
+            self.criterion,
+            self.min_share,
+            self.max_iter,
+            self.tol,
+            single.covariances[0],
+            box,
+            pooled,
+        )
+
+    def _models(self) -> tuple[Sequence[str], Sequence[str]]:
+        """The families and tails to look at; raises ValueError for a wrong parameter."""
+        family = ALIASES.get(self.covariance_type, self.covariance_type)
+        if family != "auto" and family not in FAMILIES:
+            known = ("auto", *FAMILIES, *ALIASES)
+            raise ValueError(f"covariance_type is {self.covariance_type!r}; known: {known}")
+        if self.tails not in ("auto", *TAILS):
+            raise ValueError(f"tails is {self.tails!r}; known: {('auto', *TAILS)}")
         if self.criterion not in CRITERIA:
-            raise ValueError(f"criterion is {self.criterion!r}; known: {CRITERIA}")
-        families = FAMILIES if self.covariance_type == "auto" else (self.covariance_type,)
+            raise ValueError(f"criterion is {self.criterion!r}; known: {tuple(CRITERIA)}")
+        return (
+            FAMILIES if family == "auto" else (family,),
+            TAILS if self.tails == "auto" else (self.tails,),
+        )
+
+    def _sizes(self, n: int) -> Sequence[int]:
+        """The sizes to look at; raises ValueError where n rows cannot have them."""
         if self.n_components == "auto":
             sizes = range(self.min_components, min(self.max_components, n) + 1)
         else:
@@ -420,106 +225,24 @@ class SegmentMixture(DensityMixin, BaseEstimator):
                 f"{self.n_components!r} components ({self.min_components} to "
                 f"{self.max_components}) were asked of n_samples = {n}; expected 1 to {n}"
             )
-        return sizes, families
+        return sizes
 
-    def _scan(
-        self,
-        x: np.ndarray,
-        starts: Starts,
-        sizes: Sequence[int],
-        families: Sequence[str],
-        covariance: np.ndarray,
-    ) -> list[Candidate]:
-        """Every family over growing sizes, until PATIENCE sizes in a row bring nothing better."""
-        partitions = {k: starts.partitions(k) for k in sizes}
-        candidates = []
-        for family in families:
-            rows = Quadratics(x, x.mean(axis=0), is_crossed(family))
-            best, waited = np.inf, 0
-            for k in sizes:
-                prior = prior_for(covariance, k)
-                begun = [
-                    hard_start(starts.x, labels, family, prior, rows.centre)
-                    for labels in partitions[k]
-                ]
-                candidates.append(self._candidate(rows, begun, family, k, prior))
-                waited = 0 if candidates[-1].criterion < best else waited + 1
-                best = min(best, candidates[-1].criterion)
-                if waited == PATIENCE:
-                    break
-        return candidates
-
-    def _candidate(
-        self, rows: Quadratics, begun: list[Parameters], family: str, k: int, prior: Prior
-    ) -> Candidate:
-        """The best fit of one size and family that is not refused."""
-        short: list[Fit] = []
-        reason = "no start has as many groups"
-        for start in begun:
-            try:
-                short.append(run_em(rows, start, prior, SHORT_RUN, self.tol))
-            except SingularFitError as error:
-                reason = str(error)
-        for begun_fit in sorted(short, key=lambda fit: -fit.trace[-1]):
-            try:
-                fit = self._continue(rows, begun_fit, prior)
-            except SingularFitError as error:
-                reason = str(error)
-                continue
-            reason = refusal(fit, prior, self.min_share)
-            if not reason:
-                return Candidate(family, k, self._criterion(rows, fit), (fit,), "")
-        return Candidate(family, k, np.inf, (), reason)
-
-    def _continue(self, rows: Quadratics, fit: Fit, prior: Prior) -> Fit:
-        """The same run, to its end."""
-        left = self.max_iter - len(fit.trace) + 1
-        if fit.converged or left <= 0:
-            return fit
-        longer = run_em(rows, fit.parameters, prior, left, self.tol)
-        return replace(longer, trace=fit.trace + longer.trace[1:])
-
-    def _criterion(self, rows: Quadratics, fit: Fit) -> float:
-        k, d = fit.parameters.means.shape
-        count = parameter_count(fit.parameters.family, k, d)
-        bic = count * np.log(rows.n_rows) - 2 * fit.log_likelihood
-        if self.criterion == "bic":
-            return float(bic)
-        return float(bic + 2 * _uncertainty(rows, natural_parameters(fit.parameters, rows.centre)))
-
-    def _polish(
-        self,
-        x: np.ndarray,
-        sample: np.ndarray,
-        scanned: list[Candidate],
-        covariance: np.ndarray,
-    ) -> Candidate:
-        """The best candidate, fitted on all rows; raises where every one is refused."""
-        kept = sorted((c for c in scanned if not c.refused), key=lambda c: c.criterion)
-        if kept and len(sample) == len(x):
-            return kept[0]
-        polished = [self._polished(x, candidate, covariance) for candidate in kept[:POLISHED]]
-        best = sorted((c for c in polished if not c.refused), key=lambda c: c.criterion)
-        if best:
-            return best[0]
-        reasons = sorted(
-            {f"{c.family} {c.n_components}: {c.refused}" for c in scanned + polished if c.refused}
+    def _continued(self, start: SegmentMixture, rows: Any, settings: Settings) -> Candidate:
+        """The candidate that EM reaches from a fitted mixture."""
+        check_is_fitted(start)
+        parameters = replace(
+            start._parameters(settings.noise_box),
+            blocks=start.blocks_.on(settings.pooled),
+            noise_blocks=settings.strays,
         )
-        raise SingularFitError(
-            "every mixture was refused, none describes the rows (" + "; ".join(reasons[:5]) + "). "
-            "Fewer components, or columns without spikes, may be fitted"
+        begun = Candidate(
+            parameters.family, start.tails_, start.n_components_, np.inf, (parameters,)
         )
+        return best_of([finished(rows(is_crossed(parameters.family)), begun, settings)])
 
-    def _polished(self, x: np.ndarray, candidate: Candidate, covariance: np.ndarray) -> Candidate:
-        """The candidate continued on all rows."""
-        family, k = candidate.family, candidate.n_components
-        rows = Quadratics(x, x.mean(axis=0), is_crossed(family))
-        begun = [fit.parameters for fit in candidate.fits]
-        return self._candidate(rows, begun, family, k, prior_for(covariance, k))
-
-    def _keep(self, best: Candidate, scanned: list[Candidate]) -> None:
+    def _keep(self, best: Candidate, scanned: Sequence[Candidate]) -> Self:
         """The fitted attributes."""
-        (fit,) = best.fits
+        fit = best.ended()
         self._set(fit.parameters)
         self.converged_ = fit.converged
         self.n_iter_ = len(fit.trace) - 1
@@ -528,34 +251,78 @@ class SegmentMixture(DensityMixin, BaseEstimator):
         self.scan_ = [
             {
                 "covariance_type": c.family,
+                "tails": c.tails,
                 "n_components": c.n_components,
                 "criterion": None if c.refused else c.criterion,
                 "refused": c.refused,
             }
             for c in scanned
         ]
+        return self
 
     def _set(self, parameters: Parameters) -> None:
         self.weights_ = parameters.weights
         self.means_ = parameters.means
         self.covariances_ = parameters.covariances
+        self.degrees_of_freedom_ = parameters.degrees
         self.covariance_type_ = parameters.family
+        self.tails_ = "gaussian" if parameters.degrees is None else "t"
         self.n_components_ = len(parameters.weights)
+        self.blocks_ = parameters.blocks
+        self.noise_blocks_ = parameters.noise_blocks
+        self.noise_box_ = parameters.noise_box
+        self.noise_weight_ = float(parameters.noise_weight)
+        self.noise_log_density_ = None
+        if parameters.noise_box is not None:
+            self.noise_log_density_ = -float(np.log(np.diff(parameters.noise_box, axis=0)).sum())
 
-    def _parameters(self) -> Parameters:
-        return Parameters(self.covariance_type_, self.weights_, self.means_, self.covariances_)
+    def _parameters(self, noise_box: np.ndarray | None = None) -> Parameters:
+        return Parameters(
+            self.covariance_type_,
+            self.weights_,
+            self.means_,
+            self.covariances_,
+            self.degrees_of_freedom_,
+            self.noise_weight_,
+            self.noise_box_ if noise_box is None else noise_box,
+            self.blocks_,
+            self.noise_blocks_,
+        )
+
+    def _encoded(self, x: np.ndarray) -> tuple[np.ndarray, tuple[int, ...], Parameters]:
+        """Rows x (n, d) as codes, cells per block, and the parameters on those cells."""
+        cells = self.layout_.cells_of(x)
+        parameters = replace(
+            self._parameters(),
+            blocks=self.blocks_.on(cells),
+            noise_blocks=self.noise_blocks_.on(cells),
+        )
+        sizes = tuple(len(block.cells.distinct) for block in cells.parts)
+        return self.layout_.encoded(x, cells), sizes, parameters
 
     def log_terms(self, X: Any) -> np.ndarray:
-        """Log of weight times density of each component at each row, (n, K), in nats."""
+        """Log of weight times density of each component at each row, (n, K), in nats.
+
+        With noise, one last column for the noise part, whose density is that of its box
+        everywhere.
+        """
         check_is_fitted(self)
-        x = validate_data(self, X, dtype=np.float64, reset=False)
-        centre = self.weights_ @ self.means_
-        coefficients = natural_parameters(self._parameters(), centre)
-        rows = Quadratics(x, centre, is_crossed(self.covariance_type_))
-        return np.concatenate([coefficients @ block for block in rows], axis=1).T
+        x = validate_data(self, X, dtype=np.float64, reset=False, ensure_all_finite="allow-nan")
+        x, sizes, parameters = self._encoded(x)
+        table = cell_terms(parameters)
+        centre = self.weights_ @ self.means_ / self.weights_.sum()
+        terms = np.empty((len(x), self.n_components_ + (self.noise_box_ is not None)))
+        ready = {}
+        crossed = is_crossed(parameters.family)
+        rows = Rows(x, centre, crossed, sizes=sizes)
+        for chunk in rows:
+            if chunk.observed not in ready:
+                ready[chunk.observed] = density(parameters, centre, chunk.observed, crossed)
+            terms[chunk.places] = log_terms(ready[chunk.observed], chunk, table, rows.work)[0].T
+        return terms
 
     def score_samples(self, X: Any) -> np.ndarray:
-        """Log density of each row (n,), in nats; higher is more usual."""
+        """Log density of each row (n,), in nats; of its known cells, where some are missing."""
         return log_sum_exp(self.log_terms(X).T)[0]
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -563,92 +330,215 @@ class SegmentMixture(DensityMixin, BaseEstimator):
         return float(self.score_samples(X).mean())
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Posterior of each component, (n, K); rows sum to one."""
-        return log_sum_exp(self.log_terms(X).T)[1].T
+        """Posterior of each component, (n, K); rows sum to one less the posterior of noise."""
+        return log_sum_exp(self.log_terms(X).T)[1].T[:, : self.n_components_]
 
     def predict(self, X: Any) -> np.ndarray:
-        """The most probable component of each row, (n,)."""
-        return self.log_terms(X).argmax(axis=1)
+        """The most probable component of each row, (n,); -1 where noise is more probable."""
+        labels = self.log_terms(X).argmax(axis=1)
+        return np.where(labels == self.n_components_, -1, labels)
 
     def bic(self, X: Any) -> float:
         """Bayesian information criterion on X; lower is better."""
         scores = self.score_samples(X)
-        count = parameter_count(self.covariance_type_, *self.means_.shape)
-        return float(count * np.log(len(scores)) - 2 * scores.sum())
+        return float(free_parameters(self._parameters()) * np.log(len(scores)) - 2 * scores.sum())
 
     def icl(self, X: Any) -> float:
-        """BIC plus the cost of naming each row's component; lower is better."""
-        return self.bic(X) - 2 * float(np.log(self.predict_proba(X).max(axis=1)).sum())
+        """BIC plus the cost of naming each row's part; lower is better."""
+        return self.bic(X) + 2 * float(log_sum_exp(self.log_terms(X).T)[2].sum())
 
     def collapsed(self, X: Any) -> str:
         """Why the mixture is no density of the rows X, by the guard of `fit`, or ""."""
         check_is_fitted(self)
-        x = validate_data(self, X, dtype=np.float64, reset=False)
-        rows = Quadratics(x, x.mean(axis=0), is_crossed(self.covariance_type_))
-        log_likelihood, statistics = _pass(rows, self._parameters())
-        fit = Fit(self._parameters(), statistics, log_likelihood, (), self.converged_)
-        prior = prior_for(_data_covariance(x), self.n_components_)
-        return refusal(fit, prior, self.min_share)
+        x = validate_data(self, X, dtype=np.float64, reset=False, ensure_all_finite="allow-nan")
+        x, sizes, parameters = self._encoded(x)
+        single = single_gaussian(x[:, : self.means_.shape[1]], np.ones(len(x)))
+        rows = Rows(x, single.means[0], is_crossed(parameters.family), sizes=sizes)
+        prior = prior_for(single.covariances[0], self.n_components_)
+        return refusal(parameters, expectation(rows, parameters)[1], prior, self.min_share)
 
     def sample(self, n_samples: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """Draw rows (n_samples, d) and their components (n_samples,), grouped by component."""
+        """Draw rows (n_samples, d) and their components (n_samples,), grouped by component.
+
+        Rows of the noise part come last, labelled -1.
+        """
         check_is_fitted(self)
         random = check_random_state(self.random_state)
-        counts = random.multinomial(n_samples, self.weights_ / self.weights_.sum())
-        labels = np.repeat(np.arange(self.n_components_), counts)
+        shares = np.append(self.weights_, self.noise_weight_)
+        counts = random.multinomial(n_samples, shares / shares.sum())
+        labels = np.repeat(np.arange(self.n_components_), counts[:-1])
         lower = np.linalg.cholesky(self.covariances_)
-        noise = random.standard_normal((n_samples, self.means_.shape[1]))
-        return self.means_[labels] + np.einsum("nij,nj->ni", lower[labels], noise), labels
+        apart = random.standard_normal((len(labels), self.means_.shape[1]))
+        if self.degrees_of_freedom_ is not None:
+            degrees = self.degrees_of_freedom_[labels]
+            apart /= np.sqrt(random.chisquare(degrees) / degrees)[:, None]
+        drawn = self.means_[labels] + np.einsum("nij,nj->ni", lower[labels], apart)
+        if self.noise_box_ is not None:
+            stray = random.uniform(*self.noise_box_, (counts[-1], self.means_.shape[1]))
+            drawn = np.concatenate([drawn, stray])
+            labels = np.append(labels, np.full(counts[-1], -1))
+        if self.blocks_.parts:
+            generator = np.random.default_rng(random.randint(2**31 - 1))
+            drawn = self._with_discrete(drawn, labels, generator)
+        return drawn, labels
+
+    def _with_discrete(
+        self, continuous: np.ndarray, labels: np.ndarray, generator: np.random.Generator
+    ) -> np.ndarray:
+        """Rows (n, d) of continuous cells (n, c) and of discrete ones drawn for the labels."""
+        layout, x = self.layout_, np.full((len(labels), self.n_features_in_), np.nan)
+        x[:, layout.continuous] = continuous
+        for column, numbers in layout.drawn.items():
+            x[:, column] = generator.choice(numbers, len(labels))
+        laws = zip(self.blocks_.parts, self.noise_blocks_.parts or self.blocks_.parts, strict=True)
+        # shares last: their trials, which may be a count, are drawn by then
+        for block, noise in sorted(laws, key=lambda pair: pair[0].column in layout.trials):
+            trials = x[:, layout.trials.get(block.column, block.column)]
+            cells = block.sample(np.maximum(labels, 0), trials, generator)
+            if self.noise_box_ is not None:
+                stray = noise.sample(np.zeros_like(labels), trials, generator)
+                cells = np.where(labels < 0, stray, cells)
+            if block.column in layout.atoms:
+                cells = np.where(cells == 1, layout.atoms[block.column], x[:, block.column])
+            x[:, block.column] = cells
+        return x
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Everything needed to score and to sample."""
         check_is_fitted(self)
-        return {
+        arrays = {
             "weights": self.weights_,
             "means": self.means_,
             "covariances": self.covariances_,
-            "family": np.array([FAMILIES.index(self.covariance_type_)]),
+            "covariance_type": np.array([FAMILIES.index(self.covariance_type_)]),
         }
+        if self.degrees_of_freedom_ is not None:
+            arrays["degrees_of_freedom"] = self.degrees_of_freedom_
+        if self.noise_box_ is not None:
+            arrays["noise_weight"] = np.array([self.noise_weight_])
+            arrays["noise_box"] = self.noise_box_
+        if self.blocks_.parts:
+            arrays |= self.layout_.to_arrays()
+        for name, blocks in (("block", self.blocks_), ("noise_block", self.noise_blocks_)):
+            for block in blocks.parts:
+                own = block.to_arrays()
+                arrays |= {f"{name}.{block.column}.{key}": own[key] for key in own}
+        return arrays
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray], random_state: Any = None) -> Self:
         """The mixture that `to_arrays` gave; the record of the scan is not kept."""
-        family = FAMILIES[int(arrays["family"][0])]
+        if "family" in arrays:  # written when there were four families
+            family = tuple(ALIASES.values())[int(arrays["family"][0])]
+        else:
+            family = FAMILIES[int(arrays["covariance_type"][0])]
         k, d = arrays["means"].shape
-        mixture = cls(n_components=k, covariance_type=family, random_state=random_state)
-        mixture._set(Parameters(family, arrays["weights"], arrays["means"], arrays["covariances"]))
-        mixture.n_features_in_ = d
+        mixed = "kinds" in arrays
+        layout = Layout.from_arrays(arrays) if mixed else Layout.declared(None, None, d)
+        degrees, box = arrays.get("degrees_of_freedom"), arrays.get("noise_box")
+        mixture = cls(
+            n_components=k,
+            covariance_type=family,
+            tails="gaussian" if degrees is None else "t",
+            noise=box is not None,
+            kinds=layout.kinds if mixed else None,
+            trials=layout.trials if mixed else None,
+            random_state=random_state,
+        )
+        weight = 0.0 if box is None else float(arrays["noise_weight"][0])
+        mixture._set(
+            Parameters(
+                family,
+                arrays["weights"],
+                arrays["means"],
+                arrays["covariances"],
+                degrees,
+                weight,
+                box,
+                layout.blocks(arrays, "block"),
+                NO_BLOCKS if box is None else layout.blocks(arrays, "noise_block"),
+            )
+        )
+        mixture.layout_, mixture.n_features_in_ = layout, len(layout.kinds)
         return mixture
 
 
-def prior_for(covariance: np.ndarray, k: int) -> Prior:
-    """The prior of k components: the data's covariance, shrunk to the room one component has.
+class _Source:
+    """Rows of a fit; `encode` and `sizes` (see `em.Rows`) are set once the columns are known."""
 
-    Shaped by the full covariance, because a diagonal one hides groups that differ along
-    directions of little variance (Fraley and Raftery 2007, section 3).
-    """
-    d = len(covariance)
-    return Prior(covariance / k ** (2 / d), PRIOR_STRENGTH * (d + 2))
+    encode: Callable[[np.ndarray], np.ndarray] = staticmethod(np.asarray)
+    sizes: tuple[int, ...] = ()
 
 
-def _data_covariance(x: np.ndarray) -> np.ndarray:
-    """Covariance (d, d) of the rows; raises where columns are constant or linearly dependent."""
-    scale = x.std(axis=0)
-    if (scale <= 1e-12 * np.abs(x).max(axis=0)).any():
-        constant = np.flatnonzero(scale <= 1e-12 * np.abs(x).max(axis=0)).tolist()
-        raise SingularFitError(f"the columns {constant} are constant; leave them out")
-    correlation = np.corrcoef(x.T).reshape(len(scale), len(scale))
-    if np.linalg.eigvalsh(correlation)[0] < 1e-10:
-        raise SingularFitError(
-            f"the {len(x)} rows span fewer than {len(scale)} dimensions: columns are linear "
-            "combinations of others; leave one out"
+class _InMemory(_Source):
+    """Rows x (n, d) with their weights (n,)."""
+
+    def __init__(self, x: np.ndarray, weights: np.ndarray) -> None:
+        self.x, self.weights = x, weights
+
+    def whole(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """All rows as they came, with their weights."""
+        yield self.x, self.weights
+
+    def sample(self, random: np.random.RandomState) -> tuple[np.ndarray, np.ndarray, int]:
+        """Rows and weights to scan, and the number of all rows."""
+        kept = subsample(len(self.x), SCAN_ROWS, random)
+        return self.x[kept], self.weights[kept], len(self.x)
+
+    def rows(self, centre: np.ndarray, crossed: bool, fence: np.ndarray | None) -> Rows:
+        """All rows inside the fence."""
+        x, weights = self.encode(self.x), self.weights
+        if fence is not None:
+            kept = within(x, fence)
+            x, weights = x[kept], weights[kept]
+        unit = (weights == 1).all()
+        return Rows(x, centre, crossed, None if unit else weights, sizes=self.sizes)
+
+
+class _Reread(_Source):
+    """Batches (m, d) with their weights (m,), read anew each time."""
+
+    def __init__(self, batches: Iterable[Any], weights: Iterable[Any] | None) -> None:
+        self.batches, self.weights = batches, weights
+
+    def whole(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """All rows as they came, with their weights; before `encode` is set."""
+        for x, weights in self.read():
+            yield x, np.ones(len(x)) if weights is None else weights
+
+    def read(self, fence: np.ndarray | None = None) -> Iterator[Batch]:
+        """The batches, without rows of no weight and those outside the fence."""
+        aside: Iterable[Any] = self.weights if self.weights is not None else iter(lambda: None, 0)
+        for batch, own in zip(self.batches, aside, strict=False):
+            x = check_array(batch, dtype=np.float64, ensure_all_finite="allow-nan")
+            weights = None
+            if own is not None:
+                weights = _check_sample_weight(own, x, dtype=float, ensure_non_negative=True)
+                x, weights = x[weights > 0], weights[weights > 0]
+            x = self.encode(x)
+            if fence is not None:
+                kept = within(x, fence)
+                x, weights = x[kept], None if weights is None else weights[kept]
+            yield x, weights
+
+    def sample(self, random: np.random.RandomState) -> tuple[np.ndarray, np.ndarray, int]:
+        """A uniform sample without replacement in one read: the rows of the smallest keys."""
+        kept: list[np.ndarray] = []
+        n = 0
+        for x, weights in self.read():
+            own = np.ones(len(x)) if weights is None else weights
+            new = np.column_stack([random.random_sample(len(x)), own, x])
+            kept = [np.concatenate([*kept, new])]
+            n += len(x)
+            if len(kept[0]) > SCAN_ROWS:
+                kept = [kept[0][np.argpartition(kept[0][:, 0], SCAN_ROWS)[:SCAN_ROWS]]]
+        if n < 2:
+            raise ValueError(f"the batches hold {n} rows of weight; expected 2 or more")
+        return kept[0][:, 2:], kept[0][:, 1], n
+
+    def rows(self, centre: np.ndarray, crossed: bool, fence: np.ndarray | None) -> Batches:
+        """All rows inside the fence."""
+        total = sum(
+            float(len(x) if weights is None else weights.sum()) for x, weights in self.read(fence)
         )
-    return correlation * np.outer(scale, scale)
-
-
-def _uncertainty(rows: Quadratics, coefficients: np.ndarray) -> float:
-    """Sum over rows of minus the log of the largest posterior, in nats."""
-    total = 0.0
-    for block in rows:
-        total -= float(np.log(log_sum_exp(coefficients @ block)[1].max(axis=0)).sum())
-    return total
+        return Batches(lambda: self.read(fence), centre, crossed, total, self.sizes)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from segmenter import features
-from shared import accounts, frames
+from shared import accounts, frames, history
 from shared.accounts import Inspection
 from shared.errors import ConfigurationError
 from shared.runs import Run
@@ -22,12 +22,13 @@ COLUMNS = ("occurred_at", "customer_id", "order_id", "amount", "currency")
 class Population:
     """Rows of customers in a window, and what is known beside them.
 
+    people: the rows of the customers' own table, of all times where it keeps its history.
     earlier: customers with a row before the window. passed: ids of rows that are valid now but
     were refused before. unnamed: rows without a customer; they are counted, not segmented.
     """
 
     rows: pd.DataFrame
-    customers: pd.DataFrame | None
+    people: pd.DataFrame | None
     earlier: pd.Series
     inspection: Inspection
     passed: pd.Series
@@ -44,7 +45,12 @@ class Population:
     ) -> pd.DataFrame:
         """The feature frame as of the moment, seen through the window that begins at `since`."""
         rows = self.within(since, as_of)
-        return features.build(rows, as_of, self.timezone, self.customers, levels)
+        return features.build(rows, as_of, self.timezone, self.customers(as_of), levels)
+
+    def customers(self, as_of: int) -> pd.DataFrame | None:
+        """The mapped columns of each customer as they were at the moment; as they are now where
+        the customers' table keeps no history."""
+        return None if self.people is None else history.valid_at(self.people, as_of)
 
     def seen_before(self, as_of: int) -> pd.Series:
         """The customers with any transaction before the moment, each once."""
@@ -86,7 +92,7 @@ def read(run: Run, since: int, as_of: int) -> Population:
         keep(run.source.read(since, since, clock))
     return Population(
         rows=pd.concat(kept, ignore_index=True),
-        customers=run.source.customers(),
+        people=run.source.customers(),
         earlier=run.source.customers_before(since, clock),
         inspection=inspection,
         passed=pd.concat(passed) if passed else pd.Series(dtype="object"),

@@ -15,8 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from segmenter.explanations import rfm_reading
+from segmenter.features import RFM
 from shared import charts
 from shared.reports import (
+    DRIFT,
     MISSING,
     Bar,
     Card,
@@ -30,6 +33,7 @@ from shared.reports import (
     Section,
     Shaded,
     Table,
+    drift_section,
     frame_of,
     identity,
     is_missing,
@@ -44,6 +48,7 @@ MOST_SEGMENTS = 24  # cards, bars and ellipses
 MOST_COLUMNS = 12  # segments side by side in the heat map and the table of moves
 MOST_FEATURES = 18  # lines of the heat map
 MOST_LEFT_OUT = 60
+MOST_CURVES = 8  # families per figure, the best; more lines cannot be told apart
 SMALL_EFFECT = 0.2  # standard deviations; less is not worth a line (Cohen 1988)
 
 _SEGMENTS = ("segment_id", "name", "description", "customer_count", "share")
@@ -55,6 +60,11 @@ _STRATA = {
     "all": "All customers",
     "single": "Customers with one purchase day",
     "repeat": "Customers with several purchase days",
+}
+_MADE = {
+    "parts": "the parts of the chosen model, joined where they overlap",
+    "cut": "cells of recency, frequency and money, as these customers form one continuum without "
+    "parts that a second fit would find again",
 }
 _STATES = {
     "assigned": "near enough to one segment",
@@ -94,9 +104,11 @@ def sections(frames: Mapping[str, pd.DataFrame]) -> list[Section]:
     frames: segments (segment_id, name, description, customer_count, share), profiles
     (segment_profiles), states (state, customers), picture (x, y, segment_id), ellipses
     (segment_id, cx, cy, a, b, angle in radians), axes (x, y: what grows along them), criterion
-    (k, family, criterion, chosen, stratum), movements (from_segment_id, to_segment_id,
+    (k, family, criterion, chosen, stratum), published (stratum, segments, by: parts or cut,
+    agreement), movements (from_segment_id, to_segment_id,
     customers), features (feature, description, unit, used, reason), rfm (segment_id and its mean
-    rfm_recency, rfm_frequency, rfm_monetary), model and run.
+    rfm_recency, rfm_frequency, rfm_monetary), drift (drift_metrics of the newest scoring), model
+    and run.
     """
     view = _view(frames)
     return [
@@ -105,6 +117,12 @@ def sections(frames: Mapping[str, pd.DataFrame]) -> list[Section]:
         _profiles(view),
         _picture(view),
         _movements(view),
+        drift_section(
+            "Whether the customers are still those of the fit",
+            frame_of(frames, "drift", DRIFT),
+            view.label,
+            "fit again, and let the gate decide",
+        ),
         _choice(view),
         _features(view),
         _guide(),
@@ -130,6 +148,7 @@ def _view(frames: Mapping[str, pd.DataFrame]) -> _View:
     )
     segments = segments.sort_values(["customer_count", "segment_id"], ascending=[False, True])
     profiles = frame_of(frames, "profiles", _PROFILES)
+    profiles = profiles[~profiles.feature.isin(RFM)]  # these stand on the cards
     numbers = ["mean", "median", "population_median", "effect_size", "index_100"]
     profiles = profiles.assign(**{name: profiles[name].astype(float) for name in numbers})
     keys = [int(key) for key in segments.segment_id]
@@ -212,6 +231,7 @@ def _card(segment: Any, view: _View, rfm: pd.DataFrame) -> Card:
     own = own[own.effect_size.notna()]
     own = own.assign(size=own.effect_size.abs())
     own = own.sort_values(["size", "feature"], ascending=[False, True])
+    own = own[~own[["mean", "median", "population_median"]].round(9).duplicated()]
     clear = own[own["size"] >= SMALL_EFFECT]
     lines = clear.head(5) if len(clear) >= 3 else own.head(3)
     counted = f"{number(segment.customer_count)} customers"
@@ -232,7 +252,10 @@ def _rfm(segment_id: object, rfm: pd.DataFrame) -> list[str]:
         return []
     parts = (row.rfm_recency.iloc[0], row.rfm_frequency.iloc[0], row.rfm_monetary.iloc[0])
     shown = [MISSING if is_missing(part) else f"{float(part):.1f}" for part in parts]
-    return [f"recency {shown[0]}, frequency {shown[1]}, money {shown[2]} (of 5)"]
+    scores = f"recency {shown[0]}, frequency {shown[1]}, money {shown[2]} of 5"
+    if is_missing(parts[0]) or is_missing(parts[1]):
+        return [f"RFM: {scores}"]
+    return [f"RFM: {rfm_reading(float(parts[0]), float(parts[1]))} ({scores})"]
 
 
 def _bar(profile: Any, label: str) -> Bar:
@@ -396,21 +419,44 @@ def _choice(view: _View) -> Section:
     if rows.empty:
         return Section(title, "No search over numbers of segments is recorded for this model.")
     lead = (
-        f"{plural(len(rows), 'model')} were compared by the criterion below. Components of the "
-        "chosen one that overlap are joined into one segment."
+        f"{plural(len(rows), 'model')} were compared by the criterion below; what is published is "
+        "what a second fit would find again."
     )
     groups = rows.groupby(rows.stratum.fillna("all").astype(str), sort=True)
     figures = [_criterion(part, str(stratum)) for stratum, part in groups]
-    return Section(title, lead, [*figures, _families()])
+    return Section(title, lead, [*_published(view), *figures, _families()])
+
+
+def _published(view: _View) -> list[Note]:
+    """How the segments of each stratum came from its model, and how stable they are."""
+    columns = ("stratum", "segments", "by", "agreement")
+    rows = frame_of(view.frames, "published", columns).dropna(subset=["segments"])
+    told = [
+        f"{_STRATA.get(str(row.stratum), str(row.stratum))}: "
+        f"{plural(int(row.segments), 'segment')}, {_MADE.get(str(row.by), str(row.by))}."
+        f"{_agreement(float(row.agreement)) if row.segments > 1 else ''}"
+        for row in rows.itertuples()
+    ]
+    return [Note(told, "What is published")] if told else []
+
+
+def _agreement(index: float) -> str:
+    """How far fits on other customers find the same segments."""
+    said = f" Fits on halves of these customers agree to {number(index, 2)} of 1 (adjusted Rand"
+    if index >= 0.8:
+        return f"{said} index); segments count as stable from 0.8 on."
+    return f"{said} index), below 0.8: who stands near a border could as well stand beyond it."
 
 
 def _criterion(rows: pd.DataFrame, stratum: str) -> Figure:
     """The curves of one stratum and which model was taken."""
+    taken = rows[rows.chosen.fillna(False).astype(bool)]
+    best_first = rows.groupby("family").criterion.min().sort_values(kind="stable").index
+    shown = {*best_first[:MOST_CURVES], *taken.family.head(1)}
     lines = {
         str(family): list(zip(part.k.astype(float), part.criterion.astype(float), strict=True))
-        for family, part in rows.groupby("family", sort=True)
+        for family, part in rows[rows.family.isin(shown)].groupby("family", sort=True)
     }
-    taken = rows[rows.chosen.fillna(False).astype(bool)]
     who = _STRATA.get(stratum, stratum)
     said, chosen = "which model was taken is not recorded.", None
     if not taken.empty:
@@ -421,16 +467,19 @@ def _criterion(rows: pd.DataFrame, stratum: str) -> Figure:
         lines, chosen, title=f"Criterion over the number of components, {who.lower()}",
         x_label="number of components", y_label="criterion (lower is better)",
     )  # fmt: skip
-    return Figure(svg, f"{who}: {said} Each line is a family of shapes.", half=True)
+    left = len(best_first) - len(shown)
+    note = f" {plural(left, 'family', 'families')} further off left out." if left else ""
+    return Figure(svg, f"{who}: {said} Each line is a family of shapes.{note}", half=True)
 
 
 def _families() -> Note:
     return Note(
         [
-            "full: every component has a shape of its own.",
-            "tied: all components share one shape.",
-            "diag: features vary independently within a component.",
-            "spherical: a component is equally wide in every direction.",
+            "Three letters say how far the components are alike: E equal in all, V of each its "
+            "own, I none. The first is for size, the second for shape, the third for direction: "
+            "VVV lets each be as it is, EEE makes them all alike, VVI knows no correlation, VII is "
+            "equally wide in every direction.",
+            "A “t” behind them: with far customers reckoned with, by heavier tails than Gaussian.",
             "The criterion weighs fit against parameters: it falls while further components "
             "explain more than they cost, and rises when they only follow chance.",
         ],
@@ -473,13 +522,19 @@ def _left_out(features: pd.DataFrame, view: _View) -> Table:
 def _guide() -> Section:
     texts = [
         "A segment is a group of customers who behave alike. The model gives each customer a "
-        "probability for every segment; the customer belongs to the likeliest.",
+        "probability for every segment; the customer belongs to the likeliest, and leaves the "
+        "segment of before only for one that is clearly likelier.",
         "Index 100 is the average customer: 250 is two and a half times the average. The bar "
         "beside it is the distance from the average in standard deviations, full at two.",
+        "RFM sorts all customers into fifths by recency, frequency and money, 5 being best; a card "
+        "gives the means of the segment and what marketing calls such customers.",
         "Customers who resemble no segment are outliers, and those with little history too new: "
         "they are counted, not forced into a segment.",
-        "Segment numbers stay with their segment from one model to the next; names may be changed "
-        "by a person.",
+        "Population stability compares how a feature is spread among the customers now and at the "
+        "fit: below 0.1 it hardly moved, 0.25 is about half a standard deviation, and with few "
+        "customers only more than that is a drift.",
+        "Segment numbers stay with their segment from one model to the next, and so do names; a "
+        "person may change a name: peerwatch segmenter rename.",
     ]
     lead = "Segments describe behaviour in the past; they promise nothing about one customer."
     return Section("How to read this report", lead, [Note(texts)])

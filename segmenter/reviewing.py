@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from segmenter import decisions, features, picture, report, store
+from segmenter import decisions, evaluation, features, picture, report, store
 from segmenter.champions import Model, assigned, require_champion, require_columns
 from segmenter.population import Population, read
 from shared import accounts, frames, registry, reports
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CERTAIN = 0.8  # probability from which a label is not in doubt
 PICTURED = 20_000  # customers that place the ellipses; the picture shows fewer
+AHEAD_DAYS = 90  # a quarter: what the segments of a moment tell about the time after it
 
 
 # --- report -------------------------------------------------------------------------------------
@@ -36,7 +37,11 @@ def write_report(run: Run, request: Request) -> Outcome:
         found = store.report_frames(connection, run.tables, champion.name)
         customers = store.sampled_features(connection, run.tables, champion.columns, PICTURED)
         card = registry.card(connection, run.tables, champion.name)
-        found["run"] = store.scoring_run(connection, run.tables, newest)
+        scoring = store.scoring_run(connection, run.tables, newest)
+        scored_by = None if scoring.empty else str(scoring.run_id.iloc[0])
+        found["run"], found["drift"] = (
+            scoring, store.drift_of(connection, run.tables, scored_by),
+        )  # fmt: skip
     found |= _model_frames(champion, card) | _picture_frames(customers, card)
     path = Path(str(request.options.get("out") or "segmenter_report.html"))
     when = "not scored yet" if newest is None else f"as of {newest:%Y-%m-%d %H:%M} UTC"
@@ -61,15 +66,20 @@ def _model_frames(champion: Model, card: Mapping[str, Any]) -> dict[str, pd.Data
     scan = [
         {
             "k": cell["n_components"],
-            "family": cell["covariance_type"],
+            "family": f"{cell['covariance_type']}{', t' if cell['tails'] == 't' else ''}",
             "criterion": cell["criterion"],
-            "chosen": (cell["covariance_type"], cell["n_components"])
-            == (stratum["covariance_type"], stratum["components"]),
+            "chosen": (cell["covariance_type"], cell["n_components"], cell["tails"])
+            == (stratum["covariance_type"], stratum["components"], stratum["tails"]),
             "stratum": stratum["stratum"],
         }
         for stratum in strata
         for cell in stratum["scan"]
         if cell["criterion"] is not None
+    ]
+    published = [
+        {"stratum": stratum["stratum"], **stratum["published"]}
+        for stratum in strata
+        if "published" in stratum
     ]
     names = [stratum["stratum"] for stratum in strata]
     used = [
@@ -86,6 +96,7 @@ def _model_frames(champion: Model, card: Mapping[str, Any]) -> dict[str, pd.Data
              "sha256": card["sha256"]}  # fmt: skip
     return {
         "criterion": pd.DataFrame(scan),
+        "published": pd.DataFrame(published),
         "features": pd.DataFrame(used),
         "model": pd.DataFrame([model]),
     }
@@ -123,10 +134,12 @@ def _numeric(name: str, told: Mapping[str, Any]) -> Feature:
 
 
 def evaluate(run: Run, request: Request) -> Outcome:
-    """Likelihood, certainty, stability between halves, and the figures of each segment."""
+    """Likelihood, certainty, stability between halves, the figures of each segment, and what the
+    segments tell about the time after them."""
     as_of = accounts.until_or_newest(run, request.until)
     champion = require_champion(run, as_of)
-    people = read(run, as_of - champion.lookback, as_of)
+    moment, end = _ahead(run, as_of)
+    people = read(run, moment - champion.lookback, max(as_of, end))
     frame = champion.frame(people, as_of)
     require_columns(champion, frame)
     decided, scores = assigned(
@@ -150,11 +163,84 @@ def evaluate(run: Run, request: Request) -> Outcome:
         "split_half_ari": _split_half(run, champion, people, frame, as_of),
     }
     table = _per_segment(frame, decided, names)
+    told = _foresight(run, champion, people, moment, end)
     head = "\n".join(f"{name:<22}{_figure(value)}" for name, value in total.items())
     return Outcome(
         f"as of {frames.moment(as_of):%Y-%m-%d %H:%M} UTC, {champion.name}\n{head}\n\n"
-        f"{table.to_string(index=False, float_format=_figure)}",
-        {**total, "model_version_id": champion.name, "segments": table.to_dict("records")},
+        f"{table.to_string(index=False, float_format=_figure)}\n\n{_foresight_told(told)}",
+        {
+            **total,
+            "model_version_id": champion.name,
+            "segments": table.to_dict("records"),
+            "foresight": told,
+        },
+    )
+
+
+def _ahead(run: Run, as_of: int) -> tuple[int, int]:
+    """The moment whose segments are looked at ahead, and the end of the time after it: as_of, or
+    earlier where less than AHEAD_DAYS of rows follow it."""
+    newest = run.source.newest(frames.micros(run.clock))
+    span = AHEAD_DAYS * frames.MICROSECONDS_PER_DAY
+    moment = as_of if newest is None else min(as_of, newest + 1 - span)
+    return moment, moment + span
+
+
+def _foresight(
+    run: Run, champion: Model, people: Population, moment: int, end: int
+) -> dict[str, Any] | None:
+    """What the segments as of a moment tell about spend and activity up to the end, beside k-means
+    and RFM with as many groups; None where too few customers had bought by then.
+
+    Every customer with a purchase counts, in the likeliest segment.
+    """
+    from segmenter import training
+
+    frame = champion.frame(people, moment)
+    frame = frame[frame.purchase_days > 0].reset_index(drop=True)
+    if len(frame) < training.MIN_CUSTOMERS:
+        return None
+    later = people.frame(moment, end).set_index("customer_id").reindex(frame.customer_id)
+    outcomes = {"purchase days": later.purchase_days.fillna(0.0).to_numpy()}
+    if later.net_amount.notna().any():
+        outcomes = {"spend": later.net_amount.fillna(0.0).to_numpy(), **outcomes}
+    positions = _positions(champion.segmentation.score(frame))
+    groups, seed = len(np.unique(positions)), run.settings("segmenter").seed
+    groupings = {
+        evaluation.SEGMENTS: positions,
+        evaluation.K_MEANS: evaluation.k_means(frame, groups, seed),
+        evaluation.RFM: evaluation.rfm_groups(frame, groups),
+    }
+    trained_to = champion.stored.trained_to
+    return {
+        "as_of": frames.moment(moment).isoformat(),
+        "until": frames.moment(end).isoformat(),
+        "customers": len(frame),
+        "trained_to": trained_to.isoformat(),
+        "in_sample": trained_to > frames.moment(moment),
+        "rows": evaluation.foresight(outcomes, groupings, seed),
+    }
+
+
+def _foresight_told(told: Mapping[str, Any] | None) -> str:
+    """The foresight as text: a sentence and a table."""
+    if told is None:
+        return (
+            f"What the segments tell about {AHEAD_DAYS} days ahead: unknown, as too few customers "
+            f"had bought before the last {AHEAD_DAYS} days."
+        )
+    table = pd.DataFrame(told["rows"])
+    for name in ("interval", "ahead_interval"):
+        table[name] = [f"{low:.3f} to {high:.3f}" for low, high in table[name]]
+    learned = (
+        f"; the model was trained up to {told['trained_to'][:10]} and has seen some of them"
+        if told["in_sample"]
+        else ""
+    )
+    return (
+        f"What the groups as of {told['as_of'][:10]} tell about the next {AHEAD_DAYS} days of "
+        f"{told['customers']:,} customers (rank eta squared{learned})\n"
+        f"{table.to_string(index=False, float_format=_figure)}"
     )
 
 
@@ -206,7 +292,7 @@ def _split_half(
         return None
     levels = champion.segmentation.levels
     rows = people.within(as_of - champion.lookback, as_of)
-    declared = features.declared(rows, people.customers, levels)
+    declared = features.declared(rows, people.customers(as_of), levels)
     half = generator.permutation(len(bought)) % 2 == 0
     labels = [
         _positions(training.train(part, declared, settings, generator, levels)[0].score(bought))

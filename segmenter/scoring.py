@@ -2,37 +2,56 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from segmenter import decisions, population, store
-from segmenter.champions import KIND, Model, assigned, require_columns, require_same_champion
+from segmenter import decisions, drift, population, store
+from segmenter.champions import KIND, Model, require_columns, require_same_champion
 from segmenter.population import Population
 from shared import accounts, frames, runs
 from shared.errors import ConfigurationError
 from shared.jobs import Outcome, Request
 from shared.runs import Run
 
+if TYPE_CHECKING:
+    from segmenter.training import Scores
+
 
 @dataclass(frozen=True)
-class Assignment:
-    """The customers as of one moment: their features and what the champion says of them."""
+class Looked:
+    """The customers as of one moment: their features and what the champion's density says."""
 
     as_of: int
     frame: pd.DataFrame
-    decided: pd.DataFrame
+    scores: Scores
+    seen_before: pd.Series
+
+    def assigned(self, ids: Sequence[int], current: pd.Series) -> pd.DataFrame:
+        """States and segments; current: the segment of each customer just before the moment."""
+        return decisions.decide(self.scores, ids, self.seen_before, current)
 
 
-def assign(model: Model, people: Population, as_of: int) -> Assignment:
+def look(model: Model, people: Population, as_of: int) -> Looked:
     frame = model.frame(people, as_of)
     require_columns(model, frame)
-    seen = people.seen_before(as_of)
-    decided, _ = assigned(model.segmentation, model.ids, frame, seen)
-    return Assignment(as_of, frame, decided)
+    return Looked(as_of, frame, model.segmentation.score(frame), people.seen_before(as_of))
+
+
+def in_order(ids: Sequence[int], looks: Iterable[Looked]) -> pd.DataFrame:
+    """What a scoring of each moment would have said, the one before it being the present: the
+    rows of all moments, with as_of."""
+    parts: list[pd.DataFrame] = []
+    current = pd.Series(dtype="Int64")
+    for looked in looks:
+        decided = looked.assigned(ids, current)
+        current = decided.set_index("customer_id").segment_id
+        parts.append(decided.assign(as_of=looked.as_of))
+    return pd.concat(parts, ignore_index=True)
 
 
 def read(run: Run, model: Model, first: int, last: int) -> Population:
@@ -59,20 +78,44 @@ def _shown(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def written(run: Run, model: Model, people: Population, assignment: Assignment) -> Outcome:
-    """Periods, features, quarantine and ledger of an as-of moment become visible together."""
-    as_of = frames.moment(assignment.as_of)
+def counted(run: Run, model: Model, people: Population, looked: Looked) -> Outcome:
+    """What a scoring would tell."""
+    with run.results.transaction() as connection:
+        current = store.current_segments(connection, run.tables, frames.moment(looked.as_of))
+    decided = looked.assigned(model.ids, current)
+    return _outcome(run, model, people, looked, decided, None)
+
+
+def written(run: Run, model: Model, people: Population, looked: Looked) -> Outcome:
+    """Periods, features, drift, quarantine and ledger of an as-of moment become visible together.
+
+    The present segments are read within: what is written follows from what stands there.
+    """
+    as_of = frames.moment(looked.as_of)
+    metrics = _drift(model, looked)
     with run.results.transaction() as connection:
         runs.lock(connection, KIND)
         require_same_champion(connection, run, model.name)
         newest = store.newest_as_of(connection, run.tables)
         if newest is not None and as_of < newest:
-            refuse_earlier(run, assignment.as_of)
-        opened = store.write_periods(connection, run, assignment.decided, as_of, model.name)
-        store.write_features(connection, run, assignment.frame, as_of)
+            refuse_earlier(run, looked.as_of)
+        current = store.current_segments(connection, run.tables, as_of)
+        decided = looked.assigned(model.ids, current)
+        opened = store.write_periods(connection, run, decided, as_of, model.name)
+        store.write_features(connection, run, looked.frame, as_of)
         store.rename(connection, run.tables, model.name, run.settings(KIND).names)
-        _books(connection, run, model, people, assignment.as_of, opened)
-    return outcome(run, model, people, assignment, opened)
+        store.write_drift(connection, run, metrics)
+        newest_fit = store.newest_fit(connection, run.tables, KIND)
+        _books(connection, run, model, people, looked.as_of, opened)
+    outcome = _outcome(run, model, people, looked, decided, opened)
+    due = bool(drift.drifted(metrics)) and drift.challenger_due(newest_fit, as_of)
+    return replace(
+        outcome, then=(f"{KIND}.fit",) if due and run.settings(KIND).refit_on_drift else ()
+    )
+
+
+def _drift(model: Model, looked: Looked) -> pd.DataFrame:
+    return drift.measured(model.footing, looked.frame, looked.scores.log_density)
 
 
 def _books(
@@ -95,35 +138,44 @@ def _books(
     runs.write_settings(connection, run.tables, {"model.segmenter": model.name})
 
 
-def outcome(
-    run: Run, model: Model, people: Population, assignment: Assignment, opened: int | None
+def _outcome(
+    run: Run,
+    model: Model,
+    people: Population,
+    looked: Looked,
+    decided: pd.DataFrame,
+    opened: int | None,
 ) -> Outcome:
     """What a scoring tells; `opened` is None where nothing was written."""
-    states = assignment.decided.state.value_counts()
+    states = decided.state.value_counts()
     counts = {state: int(states.get(state, 0)) for state in decisions.STATES}
-    sizes = assignment.decided.segment_id.value_counts().reindex(list(model.ids), fill_value=0)
+    sizes = decided.segment_id.value_counts().reindex(list(model.ids), fill_value=0)
+    metrics = _drift(model, looked)
     verb = "would have scored" if opened is None else "scored"
     changes = "" if opened is None else f"; {opened} changed"
     told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     return Outcome(
-        message=f"{verb} {len(assignment.decided)} customers as of "
-        f"{_shown(frames.moment(assignment.as_of))} with {model.name}: {told}{changes}",
+        message=f"{verb} {len(decided)} customers as of "
+        f"{_shown(frames.moment(looked.as_of))} with {model.name}: {told}{changes}"
+        f"{drift.said(metrics)}",
         data={
-            "as_of": frames.moment(assignment.as_of).isoformat(),
-            "customers": len(assignment.decided),
+            "as_of": frames.moment(looked.as_of).isoformat(),
+            "customers": len(decided),
             "states": counts,
             "segments": {str(key): int(count) for key, count in sizes.items()},
+            "drifted": drift.drifted(metrics),
             "periods_opened": opened or 0,
             "rows_without_customer": people.unnamed,
             "quarantined": people.inspection.rows_refused,
             "model_version_id": model.name,
         },
         rows_read=people.inspection.rows_read,
-        rows_written=len(assignment.decided) if opened is not None else 0,
+        rows_written=len(decided) if opened is not None else 0,
         rows_quarantined=people.inspection.rows_refused,
-        window_from=frames.moment(assignment.as_of - model.lookback),
-        window_to=frames.moment(assignment.as_of),
+        window_from=frames.moment(looked.as_of - model.lookback),
+        window_to=frames.moment(looked.as_of),
         model_version_id=model.name,
+        note=drift.said(metrics).removeprefix("; ") or None,
     )
 
 
@@ -159,8 +211,7 @@ def rebuilt(run: Run, request: Request, model: Model, moments: list[int]) -> Out
     if not before:
         return Outcome("nothing to rebuild: every customer's history begins earlier", {"rows": 0})
     people = read(run, model, before[0], before[-1])
-    parts = [assign(model, people, as_of) for as_of in before]
-    every = pd.concat([p.decided.assign(as_of=p.as_of) for p in parts], ignore_index=True)
+    every = in_order(model.ids, (look(model, people, as_of) for as_of in before))
     with run.results.transaction() as connection:
         runs.lock(connection, KIND)
         require_same_champion(connection, run, model.name)

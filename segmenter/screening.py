@@ -16,6 +16,7 @@ from shared.encoding import Encoder, Feature
 SPIKE_SHARE = 0.30  # above this share of one value a Gaussian describes the spike, not the rest
 COUNT_SPIKE_SHARE = 0.50  # counts are spread over their unit interval before the fit
 RATIO_SPIKE_SHARE = 0.15  # of one ratio between two columns: a plane on which a Gaussian collapses
+PILE_SHARE = 0.15  # near the largest value: a ridge on which a component becomes a sliver
 PILE_EDGE = 0.95  # of the largest value: tenure ends where the window begins, for most customers
 MISSING_SHARE = 0.05  # above this, what fills the gaps would shape the segments
 COLLINEAR_R2 = 0.999  # of a column on those before it
@@ -62,7 +63,7 @@ def _value_reason(feature: Feature, values: pd.Series) -> str:
         return f"spike: {counts.index[0]:g} for {share:.0%} of the customers"
     largest = float(values.max())
     piled = float((values >= PILE_EDGE * largest).mean()) if largest > 0 else 0.0
-    if piled > SPIKE_SHARE:
+    if piled > (PILE_SHARE if feature.kind == "continuous" else SPIKE_SHARE):
         return f"piled up: within 5% of the largest value, {largest:g}, for {piled:.0%}"
     return ""
 

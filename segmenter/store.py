@@ -17,6 +17,7 @@ from shared.runs import Run
 from shared.tables import Tables
 
 PERIOD = ("customer_id", "state", "segment_id", "probability", "log_likelihood")
+MODEL, CONFIGURATION = "model", "configuration"  # who named a segment, if no person did
 
 
 # --- segments -----------------------------------------------------------------------------------
@@ -43,6 +44,14 @@ def write_segments(
     return insert_new(connection, run.tables.segments, segments)
 
 
+def write_lineage(
+    connection: Connection, run: Run, links: pd.DataFrame, champion: str, model: str
+) -> int:
+    """What became of the champion's segments in a new model, as `lineage.linked` tells it."""
+    rows = links.assign(from_model_version_id=champion, to_model_version_id=model)
+    return insert_new(connection, run.tables.segment_lineage, rows)
+
+
 def rename(
     connection: Connection, tables: Tables, model_version_id: str, names: Mapping[int, str]
 ) -> None:
@@ -52,8 +61,18 @@ def rename(
         connection.execute(
             sa.update(table)
             .where(table.c.model_version_id == model_version_id, table.c.segment_id == segment_id)
-            .values(name=name, named_by="configuration")
+            .values(name=name, named_by=CONFIGURATION)
         )
+
+
+def rename_segment(
+    connection: Connection, tables: Tables, segment_id: int, name: str, by: str
+) -> int:
+    """Gives a segment a person's name in every model that has it, so that a roll-back keeps it;
+    returns in how many."""
+    table = tables.segments
+    renamed = sa.update(table).where(table.c.segment_id == segment_id)
+    return connection.execute(renamed.values(name=name, named_by=by)).rowcount
 
 
 # --- periods ------------------------------------------------------------------------------------
@@ -64,6 +83,21 @@ def newest_as_of(connection: Connection, tables: Tables) -> datetime | None:
     newest = sa.func.max(tables.customer_segments.c.last_scored_at)
     found: datetime | None = connection.execute(sa.select(newest)).scalar()
     return found
+
+
+def current_segments(connection: Connection, tables: Tables, as_of: datetime) -> pd.Series:
+    """Segment id by customer_id of who had one just before the moment.
+
+    What was scored as of the moment itself is not looked at, so that scoring it again finds what
+    the first time found.
+    """
+    table = tables.customer_segments
+    before = sa.and_(
+        table.c.valid_from < as_of, sa.or_(table.c.valid_to.is_(None), table.c.valid_to >= as_of)
+    )
+    select = sa.select(table.c.customer_id, table.c.segment_id)
+    found = _frame(connection, select.where(before, table.c.segment_id.is_not(None)))
+    return found.set_index("customer_id").segment_id.astype("Int64")
 
 
 def write_periods(
@@ -246,6 +280,28 @@ def feature_table(connection: Connection, tables: Tables) -> sa.Table:
     fixed = [column._copy() for column in declared.columns]
     wide = [sa.Column(c["name"], c["type"]) for c in found if c["name"] not in declared.c]
     return sa.Table(declared.name, sa.MetaData(), *fixed, *wide, schema=declared.schema)
+
+
+# --- drift --------------------------------------------------------------------------------------
+
+
+def write_drift(connection: Connection, run: Run, metrics: pd.DataFrame) -> int:
+    """How far the customers of a scoring are from those of the fit, one row per feature."""
+    return upsert(connection, run.tables.drift_metrics, metrics.assign(run_id=run.run_id))
+
+
+def drift_of(connection: Connection, tables: Tables, run_id: str | None) -> pd.DataFrame:
+    """What a run found of drift, as it stands in drift_metrics."""
+    table = tables.drift_metrics
+    return _frame(connection, sa.select(table).where(table.c.run_id == run_id))
+
+
+def newest_fit(connection: Connection, tables: Tables, kind: str) -> datetime:
+    """The end of the newest training window of a kind, whether the model leads or not."""
+    table = tables.model_versions
+    newest = sa.func.max(table.c.trained_to, type_=table.c.trained_to.type)
+    found: datetime = connection.execute(sa.select(newest).where(table.c.kind == kind)).scalar_one()
+    return found
 
 
 # --- report -------------------------------------------------------------------------------------

@@ -16,8 +16,20 @@ import numpy as np
 import pandas as pd
 
 from segmenter.config import Settings
-from segmenter.merging import MERGE_OVERLAP, group_terms, merge, posteriors
+from segmenter.merging import group_terms, posteriors
 from segmenter.model import SegmentMixture
+from segmenter.publishing import (
+    BASIS,
+    CUT_SEGMENTS,
+    Cut,
+    Pairs,
+    Published,
+    Task,
+    agreement,
+    joined,
+    part_terms,
+    publish,
+)
 from segmenter.screening import (
     SPIKE_SHARE,
     dequantised,
@@ -32,8 +44,6 @@ from shared.errors import DataQualityError
 
 ALL, SINGLE, REPEAT = "all", "single", "repeat"
 MIN_CUSTOMERS = 20  # fewer are looked at one by one, not grouped
-MERGE_ROWS = 500  # below, overlap is estimated too roughly and real groups get joined
-MAX_JOINED_SHARE = 0.5  # of all customers, in one segment made by joining overlapping parts
 MAX_COMPONENTS = 12  # parts before merging; the criterion stops well before where data allow
 MIN_COMPONENT_SHARE = 0.005  # a smaller part describes single customers
 FLOOR_SHARE = 0.001  # of ordinary customers may fall under the outlier floor
@@ -56,7 +66,10 @@ class Scores:
 
 @dataclass(frozen=True)
 class Stratum:
-    """The density of one part of the customers; `segment_of` maps components to positions."""
+    """The density of one part of the customers, and its segments.
+
+    segment_of: positions of the segments, by cell of the cut, else by component of the mixture.
+    """
 
     name: str
     encoder: Encoder
@@ -65,12 +78,24 @@ class Stratum:
     segment_of: np.ndarray
     share: float
     floor: float
+    cut: Cut | None = None
+
+    def members(self, frame: pd.DataFrame) -> np.ndarray:
+        """Positions of the stratum's rows in a feature frame."""
+        return np.flatnonzero(_members(frame, self.name))
 
     def matrix(self, frame: pd.DataFrame) -> np.ndarray:
         return encoded(self.encoder, smoothed(frame, self.centers))
 
+    def posterior(self, matrix: np.ndarray, terms: np.ndarray) -> np.ndarray:
+        """(n, own segments), by rising position; terms: of the mixture's components (n, K)."""
+        if self.cut is None:
+            return posteriors(group_terms(terms, self.groups()))
+        cells = self.cut.posterior(matrix)
+        return np.stack([cells[:, list(g)].sum(axis=1) for g in self.groups()], axis=1)
+
     def groups(self) -> list[tuple[int, ...]]:
-        """Components per segment, in the order of the segments' positions."""
+        """Cells or components per segment, in the order of the segments' positions."""
         return [
             tuple(np.flatnonzero(self.segment_of == position).tolist())
             for position in np.unique(self.segment_of)
@@ -97,13 +122,13 @@ class Segmentation:
         log_density, floor = np.full(n, np.nan), np.full(n, np.nan)
         posterior = np.zeros((n, self.n_segments))
         for stratum in self.strata:
-            rows = np.flatnonzero(_members(frame, stratum.name))
+            rows = stratum.members(frame)
             if len(rows) == 0:
                 continue
-            terms = stratum.mixture.log_terms(stratum.matrix(frame.iloc[rows]))
-            grouped = group_terms(terms, stratum.groups())
-            log_density[rows] = np.logaddexp.reduce(grouped, axis=1) + np.log(stratum.share)
-            posterior[np.ix_(rows, np.unique(stratum.segment_of))] = posteriors(grouped)
+            matrix = stratum.matrix(frame.iloc[rows])
+            log_density[rows] = stratum.mixture.score_samples(matrix) + np.log(stratum.share)
+            own = stratum.posterior(matrix, part_terms(stratum.mixture, matrix))
+            posterior[np.ix_(rows, np.unique(stratum.segment_of))] = own
             floor[rows] = stratum.floor + np.log(stratum.share)
         return Scores(frame["customer_id"].reset_index(drop=True), log_density, posterior, floor)
 
@@ -114,6 +139,7 @@ class Segmentation:
             for stratum in self.strata
             for key, value in {
                 **stratum.mixture.to_arrays(),
+                **({} if stratum.cut is None else stratum.cut.to_arrays()),
                 "segment_of": stratum.segment_of,
                 "share_and_floor": np.array([stratum.share, stratum.floor]),
             }.items()
@@ -152,6 +178,8 @@ class Segmentation:
             frame = stratum.encoder.inverse(matrix)
             if stratum.name == SINGLE:
                 frame = frame.assign(purchase_days=1.0)
+            if stratum.cut is not None:
+                labels = stratum.cut.labels(matrix)
             drawn.append(frame.assign(segment=stratum.segment_of[labels]))
         return pd.concat(drawn, ignore_index=True)
 
@@ -171,6 +199,7 @@ def _stratum_at_rest(arrays: dict[str, np.ndarray], document: dict[str, Any]) ->
         own["segment_of"],
         share,
         floor,
+        Cut.from_arrays(own),
     )
 
 
@@ -180,8 +209,12 @@ def train(
     settings: Settings,
     generator: np.random.Generator,
     levels: Mapping[str, tuple[str, ...]] | None = None,
+    start: Segmentation | None = None,
 ) -> tuple[Segmentation, dict[str, Any]]:
     """Fit a segmentation to a feature frame; customers without a purchase are left out.
+
+    start: a segmentation to be warmed up: its strata, columns and grouping stay, position by
+    position, and its mixtures are where the fit begins; nothing is scanned or merged.
 
     Segments are positions 0.. by falling share of the customers. The diagnostics say per stratum
     which columns were used and why the others were not, what was scanned, refused and merged.
@@ -192,21 +225,80 @@ def train(
             f"The fit found {len(bought)} customers with a purchase within "
             f"{settings.lookback_days} days; expected at least {MIN_CUSTOMERS}."
         )
-    strata, records = [], []
+    if start is not None:
+        return _warmed(start, frame, bought, features, generator)
+    strata, records, pairs = [], [], []
     for name, wanted, limit in _plan(bought, settings):
         part = bought[_members(bought, name)]
-        stratum, record = _fit(
+        stratum, record, halves = _fit(
             part, len(bought), features, settings, generator, name, wanted, limit
         )
         strata.append(stratum)
         records.append(record)
+        pairs.append(halves)
     segmentation = _ordered(Segmentation(tuple(strata), levels or {}))
-    return segmentation, {
+    told = _diagnostics(segmentation, frame, bought, records)
+    return segmentation, told | {"agreement": agreement(joined(pairs))}
+
+
+def _diagnostics(
+    segmentation: Segmentation, frame: pd.DataFrame, bought: pd.DataFrame, records: list[Any]
+) -> dict[str, Any]:
+    return {
         "customers": len(frame),
         "without_purchase": len(frame) - len(bought),
         "segments": segmentation.n_segments,
         "strata": records,
     }
+
+
+def _warmed(
+    start: Segmentation,
+    frame: pd.DataFrame,
+    bought: pd.DataFrame,
+    features: Sequence[Feature],
+    generator: np.random.Generator,
+) -> tuple[Segmentation, dict[str, Any]]:
+    """The segmentation fitted on from where it is, stratum by stratum."""
+    strata, records = [], []
+    for stratum in start.strata:
+        part = bought.iloc[stratum.members(bought)]
+        if len(part) < MIN_CUSTOMERS:
+            raise DataQualityError(
+                f"The refit found {len(part)} customers of the stratum {stratum.name}; expected "
+                f"at least {MIN_CUSTOMERS}."
+            )
+        used = [feature for feature in features if feature.name in stratum.encoder.names]
+        drawn = dequantised(smoothed(part, stratum.centers), used, generator)
+        matrix = encoded(stratum.encoder, drawn)
+        far = far_rows(matrix)
+        seed = int(generator.integers(2**31 - 1))
+        mixture = SegmentMixture(
+            start=stratum.mixture, min_share=MIN_COMPONENT_SHARE, random_state=seed
+        ).fit(matrix[~far])
+        floor = _floor(mixture, mixture.log_terms(matrix[~far]), seed)
+        share = len(part) / len(bought)
+        cut = stratum.cut and stratum.cut.moved(stratum.matrix(part)[~far])
+        strata.append(replace(stratum, mixture=mixture, share=share, floor=floor, cut=cut))
+        names = stratum.encoder.names
+        records.append(
+            {
+                "stratum": stratum.name,
+                "customers": len(part),
+                "far_customers": int(far.sum()),
+                "columns": {f.name: "used" if f.name in names else "as before" for f in features},
+                "kinds": {f.name: f.kind for f in used},
+                "scan": [],
+                "covariance_type": mixture.covariance_type_,
+                "tails": mixture.tails_,
+                "components": mixture.n_components_,
+                "converged": mixture.converged_,
+                "refused": mixture.collapsed(matrix),
+                "merges": [],
+            }
+        )
+    segmentation = Segmentation(tuple(strata), start.levels)
+    return segmentation, _diagnostics(segmentation, frame, bought, records)
 
 
 def _members(frame: pd.DataFrame, stratum: str) -> np.ndarray:
@@ -227,9 +319,10 @@ def _plan(bought: pd.DataFrame, settings: Settings) -> list[tuple[str, int | Non
     )
     if not split:
         return [(ALL, total, most)]
+    if total is not None:  # what somebody bought once tells little: one segment, as without n
+        return [(SINGLE, 1, 1), (REPEAT, total - 1, total - 1)]
     few = min(max(round(most * single / len(bought)), 1), most - 1)
-    wanted = (None, None) if total is None else (few, most - few)
-    return [(SINGLE, wanted[0], few), (REPEAT, wanted[1], most - few)]
+    return [(SINGLE, None, few), (REPEAT, None, most - few)]
 
 
 def _fit(
@@ -241,10 +334,11 @@ def _fit(
     name: str,
     wanted: int | None,
     limit: int,
-) -> tuple[Stratum, dict[str, Any]]:
-    """One stratum, its segments numbered from 0, and the record of its choices."""
-    reasons = screen(part, features, settings.exclude_features)
-    used = [feature for feature in features if not reasons[feature.name]]
+) -> tuple[Stratum, dict[str, Any], Pairs]:
+    """One stratum, its segments numbered from 0, the record of its choices, and its halves."""
+    basis_first = sorted(features, key=lambda feature: feature.name not in BASIS)
+    reasons = screen(part, basis_first, settings.exclude_features)
+    used = [feature for feature in basis_first if not reasons[feature.name]]
     if not used:
         told = "; ".join(f"{feature}: {reason}" for feature, reason in reasons.items())
         raise DataQualityError(f"The fit found no feature that tells customers apart. {told}.")
@@ -255,33 +349,53 @@ def _fit(
     far = far_rows(matrix)
     seed = int(generator.integers(2**31 - 1))
     mixture = _mixture(matrix[~far], wanted, seed)
-    terms = mixture.log_terms(matrix[~far])
     share = len(part) / customers
-    groups, merges = merge(
-        terms,
-        minimum=wanted or 1,
-        maximum=limit,
-        min_share=settings.min_segment_share / share,
-        overlap=np.inf if len(part) < MERGE_ROWS or wanted else MERGE_OVERLAP,
-        max_share=MAX_JOINED_SHARE / share,
+    task = Task(
+        wanted=wanted,
+        limit=limit,
+        least=max(settings.min_segment_share / share, MIN_CUSTOMERS / len(part)),
+        cells={ALL: CUT_SEGMENTS, REPEAT: CUT_SEGMENTS - 1, SINGLE: 1}[name],
+        share=share,
+        columns=_cut_columns(encoder),
+        seed=seed,
     )
-    segment_of = np.empty(mixture.n_components_, dtype=np.int64)
-    for position, group in enumerate(groups):
-        segment_of[list(group)] = position
-    floor = _floor(mixture, terms, seed)
+    published = publish(mixture, matrix[~far], encoded(encoder, plain)[~far], task)
+    floor = _floor(mixture, mixture.log_terms(matrix[~far]), seed)
+    stratum = Stratum(
+        name, encoder, centers, mixture, _positions(published), share, floor, published.cut
+    )
     record = {
         "stratum": name,
         "customers": len(part),
         "far_customers": int(far.sum()),
-        "columns": {feature: reason or "used" for feature, reason in reasons.items()},
+        "columns": {f.name: reasons[f.name] or "used" for f in features},
+        "kinds": {f.name: f.kind for f in used},
         "scan": mixture.scan_,
         "covariance_type": mixture.covariance_type_,
+        "tails": mixture.tails_,
         "components": mixture.n_components_,
         "converged": mixture.converged_,
         "refused": mixture.collapsed(matrix),
-        "merges": [asdict(step) for step in merges],
+        "merges": [asdict(step) for step in published.merges],
+        "published": published.record(),
     }
-    return Stratum(name, encoder, centers, mixture, segment_of, share, floor), record
+    return stratum, record, published.pairs
+
+
+def _positions(published: Published) -> np.ndarray:
+    """The position of each cell, or else of each component."""
+    if published.cut is not None:
+        return np.arange(published.n_segments)
+    segment_of = np.empty(sum(len(group) for group in published.groups), dtype=np.int64)
+    for position, group in enumerate(published.groups):
+        segment_of[list(group)] = position
+    return segment_of
+
+
+def _cut_columns(encoder: Encoder) -> list[int]:
+    """The basis, or all columns where not two of it are used."""
+    basis = [i for i, name in enumerate(encoder.names) if name in BASIS]
+    return basis if len(basis) > 1 else list(range(len(encoder.names)))
 
 
 def _mixture(matrix: np.ndarray, wanted: int | None, seed: int) -> SegmentMixture:
@@ -291,6 +405,7 @@ def _mixture(matrix: np.ndarray, wanted: int | None, seed: int) -> SegmentMixtur
         min_components=least,
         max_components=max(least, MAX_COMPONENTS),
         min_share=MIN_COMPONENT_SHARE,
+        criterion="bic",  # of the density; what overlaps is one segment, or part of a cut
         random_state=seed,
     )
     return mixture.fit(matrix)
@@ -313,7 +428,8 @@ def _ordered(segmentation: Segmentation) -> Segmentation:
     keys = []
     for number, stratum in enumerate(segmentation.strata):
         for position in np.unique(stratum.segment_of):
-            weight = stratum.share * stratum.mixture.weights_[stratum.segment_of == position].sum()
+            sizes = stratum.mixture.weights_ if stratum.cut is None else stratum.cut.shares
+            weight = stratum.share * sizes[stratum.segment_of == position].sum()
             keys.append((-round(float(weight), 12), number, int(position)))
     rank = {(number, position): r for r, (_, number, position) in enumerate(sorted(keys))}
     strata = tuple(

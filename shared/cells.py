@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MICROSECONDS = 1_000_000
+LATEST = frames.micros(datetime(9999, 12, 28, tzinfo=UTC))  # with two days more still a date
 # What is read as ISO text: it sorts by time, so that a window finds it.
 ISO = r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9]{2}(?::[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?ZONE?)?)?"
 ISO = ISO.replace("ZONE", "(?:Z|[+-][0-9]{2}(?::?[0-9]{2})?)")
@@ -242,8 +244,10 @@ def _from_zone(values: np.ndarray, zone: str) -> np.ndarray:
     """Naive microseconds in the zone as UTC; a repeated hour is its first, a lost one its end."""
     if zone == "UTC" or not len(values):
         return values
-    stamps = pd.DatetimeIndex(values.astype("datetime64[us]"))
+    near = np.clip(values, frames.EARLIEST, LATEST)  # pandas knows the zones of these years only
+    stamps = pd.DatetimeIndex(near.astype("datetime64[us]"))
     local = stamps.tz_localize(
         zone, ambiguous=np.ones(len(stamps), bool), nonexistent="shift_forward"
     )
-    return local.tz_convert("UTC").tz_localize(None).as_unit("us").to_numpy().astype("int64")
+    utc = local.tz_convert("UTC").tz_localize(None).as_unit("us").to_numpy().astype("int64")
+    return values + (utc - near)

@@ -236,7 +236,7 @@ def _bar(front: Front, job: str) -> Iterator[Callable[[int], None]]:
     click.echo("\r\033[K", err=True, nl=False)
 
 
-def _run_job(front: Front, name: str, **request: Any) -> Outcome:
+def _run_job(front: Front, name: str, /, **request: Any) -> Outcome:
     """Runs a job of a domain in this process, its record kept."""
     from shared import runs
     from shared.jobs import Request
@@ -258,14 +258,16 @@ def _run_job(front: Front, name: str, **request: Any) -> Outcome:
         return runs.execute(run, job, made, front.trigger)
 
 
-def _do(front: Front, name: str, **request: Any) -> None:
+def _do(front: Front, name: str, /, **request: Any) -> None:
     outcome = _run_job(front, name, **request)
     front.say(outcome.message, _finite(outcome.data))
+    for following in outcome.then:
+        front.note(_run_job(front, following, until=outcome.window_to).message)
 
 
 @cli.group()
 def segmenter() -> None:
-    """Customers: fit, score, report, evaluate, sample."""
+    """Customers: fit, score, report, evaluate, sample, rename."""
 
 
 @cli.group()
@@ -335,6 +337,16 @@ def _sample_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def segmenter_sample(front: Front, **request: Any) -> None:
     """Synthetic customers from the champion, as CSV."""
     _do(front, "segmenter.sample", **request)
+
+
+@segmenter.command("rename")
+@click.argument("segment_id", type=int)
+@click.argument("name")
+@click.option("--by", required=True, metavar="NAME", help="Who gives the name.")
+@everywhere
+def segmenter_rename(front: Front, **request: Any) -> None:
+    """A person's name for a segment: it wins over the model's and stays across refits."""
+    _do(front, "segmenter.rename", **request)
 
 
 @fraudwatch.command("fit")

@@ -79,9 +79,19 @@ class Customers:
     numbers: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     descriptors: tuple[str, ...] = ()
+    valid_from: str | None = None  # with valid_to, where the table keeps its history
+    valid_to: str | None = None
 
     def faults(self) -> list[str]:
-        return _twice("[source.customers]", self.columns())
+        found = _twice("[source.customers]", self.columns())
+        if bool(self.valid_from) != bool(self.valid_to):
+            given, lacking = ("valid_from", "valid_to")[:: 1 if self.valid_from else -1]
+            found.append(
+                f"[source.customers] {given} is given without {lacking}; a row's period needs "
+                "both, valid_to being null where it is open. Name the column, or map a view that "
+                "has it."
+            )
+        return found
 
     def columns(self) -> list[tuple[str, str]]:
         """(key of the mapping, column of the source) for each mapped column."""
@@ -90,7 +100,8 @@ class Customers:
             for key in ("numbers", "categories", "descriptors")
             for name in getattr(self, key)
         ]
-        return [("id", self.id), *several]
+        period = [(key, getattr(self, key)) for key in ("valid_from", "valid_to")]
+        return [("id", self.id), *several, *((key, name) for key, name in period if name)]
 
 
 def _twice(where: str, columns: list[tuple[str, str]]) -> list[str]:

@@ -36,6 +36,7 @@ class Outcome:
     window_to: datetime | None = None
     model_version_id: str | None = None
     note: str | None = None  # what the run's record should say beside its counts
+    then: tuple[str, ...] = ()  # jobs that should follow, each a run of its own, up to `window_to`
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,12 +25,15 @@ from shared.source import key_mismatch
 from shared.vocabulary import (
     ACCOUNT,
     ASIDE,
+    BEGINS,
     CODE,
     CURRENCY,
+    ENDS,
     ENTITY,
     ENTITY_OF,
     EVENT,
     FILL,
+    HOLDS,
     JUDGED,
     KEY,
     KIND,
@@ -63,6 +66,7 @@ if TYPE_CHECKING:
 LEVELS = 200  # a category with more is a key or free text
 MANY = 20  # a key of cards or devices has more values
 FEW = 12  # whole numbers with so few values are codes
+NO_END = ("9999", "2999", "infinity")  # how the open end of a period begins, if it is not null
 DIRECTIONS = ({"debit", "credit"}, {"dr", "cr"}, {"in", "out"}, {"d", "c"})
 
 
@@ -359,18 +363,22 @@ class _Draft:
         if customer is None:
             return None, [], []
         found = [
-            (_same_person(self, customer, seen, column), seen, column)
+            (seen, best)
             for seen in self.looks
             if seen.table != self.look.table and seen.rows
-            for column in seen.columns
-            if column.kind in KEYS and seen.is_unique(column)
+            if (best := self._person(customer, seen)) is not None
         ]
-        found = [item for item in found if item[0] >= 3]
         if not found:
             return None, [], []
-        # A view that casts the key comes before the table that it was made to mend.
-        found.sort(key=lambda item: (item[2].kind == customer.kind, item[0]), reverse=True)
-        _, seen, column = found[0]
+        # A view that casts the key comes before the table that it was made to mend, and what
+        # holds one row per customer before a history of, perhaps, some of the columns.
+        found.sort(
+            key=lambda item: (
+                item[1].column.kind == customer.kind, item[1].period is None, item[1].mark
+            ),
+            reverse=True,
+        )  # fmt: skip
+        seen, (_, column, period) = found[0]
         if column.kind != customer.kind:
             self.refusals.append(
                 key_mismatch(
@@ -378,8 +386,31 @@ class _Draft:
                     (self.look.table, customer.name, customer.kind),
                 )
             )
-        others = [f"{other.table} (id {key.name})" for _, other, key in found[1:]]
-        return _People(seen, self.looks).fill_from(column, customer, others)
+        others = [other.said(table.table) for table, other in found[1:]]
+        return _People(seen, self.looks).fill_from(column, customer, others, period)
+
+    def _person(self, customer: Column, seen: Look) -> _Person | None:
+        """The column of a table that joins to the customer best, and when its rows are valid where
+        there are several of one customer."""
+        found = [
+            _Person(mark, column, period)
+            for column in seen.columns
+            if column.kind in KEYS and (mark := _same_person(self, customer, seen, column)) >= 3
+            if (period := _period(self, seen, column)) or seen.is_unique(column)
+        ]
+        return max(found, key=lambda p: (p.column.kind == customer.kind, p.mark), default=None)
+
+
+class _Person(NamedTuple):
+    """How well the key of a table joins to the customer, and its (valid_from, valid_to)."""
+
+    mark: float
+    column: Column
+    period: tuple[Column, Column] | None
+
+    def said(self, table: str) -> str:
+        kept = "" if self.period is None else ", with its history"
+        return f"{table} (id {self.column.name}{kept})"
 
 
 class _People(_Draft):
@@ -388,11 +419,18 @@ class _People(_Draft):
     section = "source.customers"
 
     def fill_from(
-        self, column: Column, customer: Column, others: list[str]
+        self,
+        column: Column,
+        customer: Column,
+        others: list[str],
+        period: tuple[Column, Column] | None,
     ) -> tuple[Customers, list[Guess], list[LeftOut]]:
         self.several["descriptors"] = []
         self.roles["id"] = column.name
-        self.guess("id", column, f"one row each, joins to {customer.name}", personal=True)
+        each = "one row each" if period is None else "its rows follow one another"
+        self.guess("id", column, f"{each}, joins to {customer.name}", personal=True)
+        if period is not None:
+            self._validity(column, *period)
         for other in self.free:
             why = next((why for rule in PEOPLE_REASONS if (why := rule(self, other))), "")
             role, reason = ("", why) if why else _kind_in_people(other)
@@ -401,15 +439,26 @@ class _People(_Draft):
                 continue
             self.several[role].append(other.name)
             self.guess(role, other, reason)
-        reason = f"{self.look.rows:,} rows, one per {column.name}"
+        per = f"one per {column.name}" if period is None else f"the history of each {column.name}"
+        reason = f"{self.look.rows:,} rows, {per}"
         table = Guess(f"{self.section}.table", self.look.table, reason, (), tuple(others))
         lists = {role: tuple(names) for role, names in self.several.items()}
         left = [LeftOut(self.look.table, name, reason) for name, reason in self.left.items()]
+        validity = {role: self.roles.get(role) for role in ("valid_from", "valid_to")}
         return (
-            Customers(self.look.table, column.name, **lists),
+            Customers(self.look.table, column.name, **lists, **validity),  # type: ignore[arg-type]
             [table, *self.guesses],
             left,
         )
+
+    def _validity(self, key: Column, begin: Column, end: Column) -> None:
+        """The history: customers are then as they were at the moment, not as they are now."""
+        self.roles |= {"valid_from": begin.name, "valid_to": end.name}
+        self.guess(
+            "valid_from", begin, f"with each {key.name} it occurs once: a row begins to hold"
+        )
+        still = 1 - _share_known(end)
+        self.guess("valid_to", end, f"never before {begin.name}; {still:.0%} are open, as of now")
 
 
 def _shown(column: Column, *, personal: bool) -> tuple[str, ...]:
@@ -608,10 +657,8 @@ def _label_time(draft: _Draft, column: Column) -> tuple[float, str]:
         return 0, ""
     if not column.words & (LABEL_FOR_SURE | {"label", "reported"}):
         return 0, ""
-    time = draft.column("time")
-    forms = {time.times.format} if time is not None and time.times is not None else set()
-    if column.kind == "text" and not (is_iso(column.times.format) or column.times.format in forms):
-        return 0, ""  # the reader knows ISO and the format of the times
+    if column.kind == "text" and not _known_format(draft, column):
+        return 0, ""
     return 1, f"when {label.name} was known"
 
 
@@ -643,6 +690,72 @@ def _same_person(draft: _Draft, customer: Column, seen: Look, column: Column) ->
     if not mark > 0:
         return 0.0
     return mark - 4.0 * (not _overlap(customer, seen, column))
+
+
+def _period(draft: _Draft, seen: Look, key: Column) -> tuple[Column, Column] | None:
+    """The columns that say from when to when a row of a person holds, where the key repeats.
+
+    The names go together (valid_from and valid_to), and in the sample the periods of one key hardly
+    ever overlap.
+    """
+    if seen.is_unique(key) or not seen.words & PERSON:
+        return None
+    begins = [c for c in seen.columns if c.words & BEGINS and not c.words & ENDS]
+    ends = [_ended(c) for c in seen.columns if c.words & ENDS]
+    beside = BEGINS | ENDS | HOLDS
+    return next(
+        (
+            (begin, end)
+            for begin in begins
+            for end in ends
+            if begin.words - beside == end.words - beside
+            and _follow(draft, key, begin, end)
+        ),
+        None,
+    )  # fmt: skip
+
+
+def _ended(column: Column) -> Column:
+    """The column with its open ends as nulls."""
+    values = (None if str(v).startswith(NO_END) else v for v in column.values)
+    return replace(column, values=tuple(values))
+
+
+def _follow(draft: _Draft, key: Column, begin: Column, end: Column) -> bool:
+    """Whether the rows of each key follow one another, in times that the reader knows."""
+    if not _readable(draft, begin) or (end.known and not _readable(draft, end)):
+        return False
+    assert begin.times is not None  # noqa: S101 - it is readable
+    open_end = np.full(len(begin.values), np.nan)
+    periods = pd.DataFrame(
+        {
+            "key": [str(value) for value in key.values],
+            "begin": begin.times.seconds,
+            "end": open_end if end.times is None else end.times.seconds,
+        }
+    ).sort_values(["key", "begin"])
+    earlier = periods.shift()
+    same = (periods.key == earlier.key) & periods.begin.notna()
+    wrong = (periods.end < periods.begin) | (
+        same & ~((periods.begin >= earlier.end) & (periods.begin > earlier.begin))
+    )
+    return bool(same.any() and wrong.mean() <= 1 - NEARLY)
+
+
+def _readable(draft: _Draft, column: Column) -> bool:
+    """Whether the reader of periods knows the column: as it knows those of labels."""
+    if column.times is None or column.times.unusable:
+        return False
+    return column.kind != "text" or _known_format(draft, column)
+
+
+def _known_format(draft: _Draft, column: Column) -> bool:
+    """The reader of moments beside the transactions' own knows ISO and the format of the times."""
+    time = draft.column("time")
+    forms = {time.times.format} if time is not None and time.times is not None else set()
+    return column.times is not None and (
+        is_iso(column.times.format) or column.times.format in forms
+    )
 
 
 def _overlap(customer: Column, seen: Look, column: Column) -> bool:

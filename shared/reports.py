@@ -12,7 +12,7 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import ClassVar
@@ -24,6 +24,8 @@ from markupsafe import Markup
 CELL_LENGTH = 160  # characters of one text in a table or chart: bounds the file whatever is given
 TEXT_LENGTH = 600  # characters of one sentence or note
 MISSING = "–"
+DRIFT = ("feature", "statistic", "value", "threshold", "drifted")
+MOST_DRIFTS = 45
 NO_BREAK = "\N{NO-BREAK SPACE}"  # between a number and its unit
 
 # Full UUIDs and digests (32, 40, 64 hex digits) may hold long runs of digits by chance and are
@@ -371,6 +373,38 @@ def settings_of(frames: Mapping[str, pd.DataFrame]) -> dict[str, str]:
     """The frame `settings` (key, value) as a dict of texts."""
     settings = frame_of(frames, "settings", ("key", "value"))
     return {str(key): str(value) for key, value in zip(settings.key, settings.value, strict=True)}
+
+
+def drift_section(
+    title: str, drift: pd.DataFrame, label: Callable[[object], str], advice: str
+) -> Section:
+    """What drifted and what is steady, the drifted first; drift: the DRIFT columns of one run."""
+    if drift.empty:
+        return Section(title, "No drift was measured.")
+    drifted = drift.drifted.fillna(False).astype(bool)
+    order = drift.assign(drifted=drifted, name=[label(name) for name in drift.feature])
+    order = order.sort_values(["drifted", "value", "name"], ascending=[False, False, True])
+    rows = [
+        [
+            row.name,
+            MISSING if is_missing(row.statistic) else str(row.statistic).replace("_", " "),
+            number(row.value),
+            number(row.threshold),
+            Shaded("drifted", 0.4) if row.drifted else "steady",
+        ]
+        for row in order.head(MOST_DRIFTS).itertuples(index=False)
+    ]
+    columns = [
+        Column("What"), Column("Statistic"), Column("Value", numeric=True),
+        Column("Threshold", numeric=True), Column("State"),
+    ]  # fmt: skip
+    lead = f"None of {plural(len(drift), 'measure')} drifted."
+    if drifted.any():
+        count = f"{int(drifted.sum())} of {plural(len(drift), 'measure')}"
+        lead = f"{count} drifted: {advice}."
+    left = len(order) - len(rows)
+    note = f"{plural(left, 'further measure')} left out here: see drift_metrics." if left else ""
+    return Section(title, lead, [Table(columns, rows, note=note)])
 
 
 def identity(frames: Mapping[str, pd.DataFrame]) -> Section:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pandas as pd
 import sqlalchemy as sa
 
-from shared import config, frames, looks, mapping, migrating, runs, template
+from shared import config, frames, history, looks, mapping, migrating, runs, template
 from shared.config import Configuration
 from shared.database import engine, parse_url, require_file, shown, translated
 from shared.errors import ConfigurationError, PeerwatchError
@@ -21,6 +21,18 @@ from shared.source import Source
 
 CLOCK_SECONDS = 60  # how far the database's clock may be from ours
 SAMPLE_DAYS = 30
+PERIODS = {
+    "empty": ("have no period that can be read, or one that ends before it begins", False),
+    "overlapping": (
+        "begin before an earlier row of the customer ends: the later one counts",
+        False,
+    ),
+    "gaps": (
+        "begin after a gap, in which the customer's columns are missing; where valid_to is the "
+        "last valid day, map a view that adds one",
+        True,
+    ),
+}  # what `history.remarks` counts, and whether a table may be so
 
 
 @dataclass(frozen=True)
@@ -122,6 +134,8 @@ def doctor(settings: Configuration, now: datetime) -> list[dict[str, Any]]:
             _check_clock(checks, source, now)
         with _noted(checks, "rows"):
             _check_rows(checks, source, now)
+        with _noted(checks, "customers"):
+            _check_customers(checks, source, now)
         with _noted(checks, "indexes"):
             _propose_indexes(checks, source)
     with _noted(checks, "results"):
@@ -209,6 +223,23 @@ def _check_labels(
         count = int(found.fillna(False).sum())
         if count:
             _note(checks, f"labels: of {name}, {count:,} of {len(frauds):,} frauds {what}", ok)
+
+
+def _check_customers(checks: list[dict[str, Any]], source: Source, now: datetime) -> None:
+    """What a customers' table with a history says, and which of its periods are amiss."""
+    mapped, rows = source.settings.customers, source.customers()
+    if mapped is None or rows is None:
+        return
+    known = history.valid_at(rows, frames.micros(now))
+    told = f"customers: {len(rows):,} rows of {rows.customer_id.nunique():,} in {mapped.table}"
+    if not mapped.valid_from:
+        _note(checks, f"{told}; read as they are now: valid_from and valid_to are not mapped")
+        return
+    _note(checks, f"{told}, {len(known):,} with a row that is valid now")
+    for what, count in history.remarks(rows).items():
+        said, ok = PERIODS[what]
+        if count:
+            _note(checks, f"customers: {count:,} rows of {mapped.table} {said}", ok)
 
 
 def _propose_indexes(checks: list[dict[str, Any]], source: Source) -> None:

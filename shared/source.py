@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,9 +19,10 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.engine import Connection, Engine
 
-from shared import frames
+from shared import frames, history
 from shared.cells import (
     ISO_SQL,
+    LATEST,
     MICROSECONDS,
     SELDOM_DAYS,
     any_of,
@@ -50,12 +51,12 @@ if TYPE_CHECKING:
 WIDE = timedelta(days=2)  # more than any zone's offset: the exact window is cut afterwards
 NONE = timedelta(0)
 TIMES = ("text", "epoch", "timestamp", "timestamptz", "date")  # what a column of times may hold
-LATEST = frames.micros(datetime(9999, 12, 28, tzinfo=UTC))  # with WIDE still a date of Python
 KEY_OF = {"id": "transaction", "customer": "customer", "counterparty": "counterparty"}
 CODES_OF = {**KEY_OF, "id": "id", "entities": "entity"}  # how the codes of a bad key begin
 NUMBERS = ("amount", "numbers", "label", "baseline_score")  # roles that are read as numbers
 KEYS = (*CODES_OF, "order")  # roles that keep the kind of the source
 OF_LABELS = ("label", "label_time", "label_kind")
+MOMENTS = ("label_time", *history.PERIOD)  # read as moments, where an empty cell is usual
 # Neither the gate nor the keys need these, and texts are what reading takes its time for.
 BESIDE_KEYS = ("currency", "order", "categories", "baseline_score", "label_kind")
 NAMES = {
@@ -168,10 +169,12 @@ class Source:
             if key in wanted and (kind := self.types[f"{owner.table}.{name}"]) not in wanted[key]
         ]
         faults += [
-            f"[source.transactions] {key}: {self.mapping.table}.{name} is {self.type_of(name)}, "
-            "expected a timestamp, a date, ISO text or epoch seconds."
-            for key, name in self.mapping.columns()
-            if key in ("time", "label_time") and self.type_of(name) not in TIMES
+            f"[source.{section}] {key}: {owner.table}.{name} is {kind}, expected a timestamp, a "
+            "date, ISO text or epoch seconds."
+            for section, owner in mapped
+            for key, name in owner.columns()
+            if key in ("time", *MOMENTS)
+            and (kind := self.types[f"{owner.table}.{name}"]) not in TIMES
         ]
         return faults
 
@@ -286,7 +289,11 @@ class Source:
         return self._duplicates
 
     def customers(self) -> pd.DataFrame | None:
-        """The customers' own table: customer_id, number.*, category.*, descriptor.*; or None."""
+        """The customers' own table: customer_id, number.*, category.*, descriptor.*; or None.
+
+        Where the table keeps its history there are several rows per customer, with valid_from and
+        valid_to as `history.periods` leaves them; `history.valid_at` takes those of a moment.
+        """
         if self.customer_table is None or self.settings.customers is None:
             return None
         mapped, table = self.settings.customers, self.customer_table
@@ -295,14 +302,16 @@ class Source:
             *(item for n, role in roles.items() for item in self._cell(n, role, table))
         )
         read = self._reader.read(select)
+        cells = {n: self._cells(read, n, role, mapped.table) for n, role in roles.items()}
         frame = pd.DataFrame(
             {
-                _prefix(key, name): as_series(
-                    self._cells(read, name, roles[name], mapped.table), roles[name]
-                )
+                _prefix(key, name): as_series(cells[name], roles[name])
                 for key, name in mapped.columns()
+                if key not in history.PERIOD
             }
         )
+        if mapped.valid_from and mapped.valid_to:
+            return history.periods(frame, cells[mapped.valid_from], cells[mapped.valid_to])
         frame = frame[frame.customer_id.notna()]
         if frame.customer_id.duplicated().any():  # the first in an order that is always the same
             frame = frame.sort_values(list(frame.columns))
@@ -442,7 +451,7 @@ class Source:
             return [sa.cast(inner, sa.Double).label(name)]
         if as_integer:
             return [sa.cast(column, sa.BigInteger).label(name)]
-        if role in ("time", "label_time") and kind != "text":
+        if role in ("time", *MOMENTS) and kind != "text":
             return [column.label(name)]
         return [sa.cast(column, sa.Text).label(name)]
 
@@ -498,16 +507,21 @@ class Source:
         kind = self.types[f"{owner or self.mapping.table}.{name}"]
         if role == "time":
             return read_times(table, name, kind, self.mapping.time_format, self.settings.timezone)
-        if role == "label_time":
-            return self._label_times(table, name, kind)
+        if role in history.PERIOD:
+            found = self._moments(table, name, kind)
+            infinite = (found.state == WRONG) & (kind not in ("text", "epoch"))  # PostgreSQL's
+            return replace(found, state=np.where(infinite, NULL, found.state).astype("int8"))
+        if role in MOMENTS:
+            return self._moments(table, name, kind)
         if role in NUMBERS:
             return read_numbers(table, name)
         if role in KEYS and kind == "integer":
             return read_integers(table, name)
         return read_texts(table, name)
 
-    def _label_times(self, table: pa.Table, name: str, kind: str) -> Cells:
-        """When each label was known: text is ISO, or as `time_format`. Most cells are empty."""
+    def _moments(self, table: pa.Table, name: str, kind: str) -> Cells:
+        """When a label was known or a row began: text is ISO, or as `time_format`. Most cells of
+        labels are empty."""
         zone, form = self.settings.timezone, self.mapping.time_format
         if kind != "text":
             return read_times(table, name, kind, None, zone)
@@ -666,7 +680,7 @@ def _types(
     found: dict[str, str] = {}
     for key, name in mapping.columns():
         if name in table.c:
-            found[name] = category(connection, table.c[name], time=key in ("time", "label_time"))
+            found[name] = category(connection, table.c[name], time=key in ("time", *MOMENTS))
         elif len(table.c):
             near = difflib.get_close_matches(name, list(table.c.keys()), n=1, cutoff=0.5)
             hint = (

@@ -225,6 +225,18 @@ def _segments(tables: Tables, keys: Mapping[str, TypeEngine[Any]]) -> None:
         _number("effect_size"),
         _number("index_100"),
     )
+    lineage = _table(
+        tables,
+        "segment_lineage",
+        sa.Column("from_segment_id", sa.Integer),  # null: a segment that no other went into
+        sa.Column("to_segment_id", sa.Integer),  # null: a segment that went into no other
+        _text("from_model_version_id", nullable=False),
+        _text("to_model_version_id", nullable=False),
+        _text("kind", nullable=False),
+        _number("overlap"),
+    )
+    ends = (lineage.c.from_segment_id, lineage.c.to_segment_id)
+    sa.Index(tables.name("one_link"), lineage.c.to_model_version_id, *ends, unique=True)
     customer = keys["customer"]
     segments = _table(
         tables,

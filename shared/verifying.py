@@ -75,8 +75,83 @@ def _questions(t: Tables) -> list[tuple[str, Any]]:
             "a segment is given exactly where the state is assigned",
             _count(segments, assigned != given),
         ),
+        *_lineage_questions(t),
         *_day_questions(t),
     ]
+
+
+def _lineage_questions(t: Tables) -> list[tuple[str, Any]]:
+    """What must be true of the links between the segments of two models."""
+    links = t.segment_lineage
+    same = links.c.from_segment_id == links.c.to_segment_id
+    ends = [
+        (links.c.from_segment_id, links.c.from_model_version_id, "new"),
+        (links.c.to_segment_id, links.c.to_model_version_id, "retired"),
+    ]
+    astray = [_ends_astray(t.segments, links, *end) for end in ends]
+    left = [_unlinked(t.segments, links, segment, model) for segment, model, _ in ends]
+    return [
+        (
+            "a link joins segments of its two models, or none where one is new or retired",
+            _sum(astray),
+        ),
+        ("every segment of a model and of the champion before it has its link", _sum(left)),
+        (
+            "a segment is kept exactly where its id is",
+            _count(links, (links.c.kind == "kept") != sa.func.coalesce(same, sa.false())),
+        ),
+        ("an id that is new in a model was never used before", _used_again(t)),
+    ]
+
+
+def _sum(counts: list[Any]) -> Any:
+    return sa.select(sum((count.scalar_subquery() for count in counts), sa.literal(0)))
+
+
+def _ends_astray(segments: sa.Table, links: sa.Table, end: Any, model: Any, without: str) -> Any:
+    """Links whose end is null but where it may be, or is no segment of its model."""
+    there = _exists(segments, segments.c.segment_id == end, segments.c.model_version_id == model)
+    given = end.is_not(None)
+    wrong = sa.or_((links.c.kind == without) == given, sa.and_(given, ~there))
+    return _count(links, wrong)
+
+
+def _unlinked(segments: sa.Table, links: sa.Table, end: Any, model: Any) -> Any:
+    """Segments of a linked model, on that side, without a link to the other model."""
+    pairs = sa.select(links.c.from_model_version_id, links.c.to_model_version_id).distinct()
+    pair = pairs.subquery()
+    linked = _exists(
+        links,
+        links.c.from_model_version_id == pair.c.from_model_version_id,
+        links.c.to_model_version_id == pair.c.to_model_version_id,
+        end == segments.c.segment_id,
+    )
+    joined = segments.join(pair, segments.c.model_version_id == pair.c[model.name])
+    return sa.select(sa.func.count()).select_from(joined).where(~linked)
+
+
+def _used_again(t: Tables) -> Any:
+    """Segments that no kept link leads to, whose id an earlier model has."""
+    links, segments, models = t.segment_lineage, t.segments, t.model_versions
+    into = sa.select(links.c.to_model_version_id, links.c.to_segment_id).distinct().subquery()
+    earlier, own = models.alias("earlier"), models.alias("own")
+    goes_on = _exists(
+        links,
+        links.c.kind == "kept",
+        links.c.to_model_version_id == into.c.to_model_version_id,
+        links.c.to_segment_id == into.c.to_segment_id,
+    )
+    used = sa.exists(
+        sa.select(sa.literal(1))
+        .select_from(segments)
+        .join(earlier, earlier.c.model_version_id == segments.c.model_version_id)
+        .where(
+            segments.c.segment_id == into.c.to_segment_id,
+            earlier.c.created_at < own.c.created_at,
+        )
+    )
+    joined = into.join(own, own.c.model_version_id == into.c.to_model_version_id)
+    return sa.select(sa.func.count()).select_from(joined).where(~goes_on, used)
 
 
 def _day_questions(t: Tables) -> list[tuple[str, Any]]:

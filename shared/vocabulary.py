@@ -45,6 +45,9 @@ NOT_WHEN = _set(
     "updated modified valid expiry expires expiration birth opened due inserted loaded ingested "
     "arrived deleted until end issued changed closed reported labelled known"
 )
+BEGINS = _set("from start starts begin begins since effective")  # of what a row says
+ENDS = _set("to until end ends till thru stop expiry expires expiration")
+HOLDS = frozenset({"valid"})
 LABEL = ("fraud", "fraudulent", "scam", "chargeback", "disputed", "label", "target", "class")
 LABEL_FOR_SURE = frozenset(LABEL[:5])
 KIND = _set("scenario type kind reason category mode pattern")

@@ -18,7 +18,7 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("
 LEVELS = (
     ("errors", "tables"),
     ("config", "jobs", "frames", "artifacts", "reports", "synthetic", "vocabulary", "windows"),
-    ("encoding", "database", "cells", "charts"),
+    ("encoding", "database", "cells", "charts", "history"),
     ("source", "migrating"),
     ("looks", "registry", "runs"),
     ("mapping",),
@@ -39,8 +39,11 @@ ALLOWED = {
     },
     "sklearn": {
         "segmenter/model",
+        "segmenter/publishing",
+        "segmenter/selection",
         "segmenter/training",
         "segmenter/reviewing",
+        "segmenter/evaluation",
         "fraudwatch/model",
         "fraudwatch/reviewing",
         "fraudwatch/evaluation",

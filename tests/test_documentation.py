@@ -25,6 +25,8 @@ import fraudwatch.verdicts
 import segmenter.config
 import segmenter.decisions
 import segmenter.features
+import segmenter.lineage
+import segmenter.refitting
 from fraudwatch import decisions, detector, evidence, learning, ranker
 from shared import config, errors, frames, scheduling, synthetic, tables, template
 from shared.cli import cli, main
@@ -316,6 +318,25 @@ def test_the_numbers_that_decide_about_alerts_are_those_of_the_code():
     assert (detector.AMOUNT_WEIGHT, learning.LATER_SHARE) == (1 / 2, 1 / 4)
     for heading, phrases in stated.items():
         assert [phrase for phrase in phrases if phrase not in section(heading)] == []
+
+
+def test_the_numbers_that_decide_about_segments_are_those_of_the_code():
+    stated = {
+        "How segments are made": [
+            f"more probable by at least {segmenter.decisions.LEAD:g}",
+            f"posterior mass, at least {segmenter.lineage.MIN_OVERLAP:g} of their union",
+            f"at most {percent(segmenter.decisions.MAX_MOVED)} of the customers move",
+            f"at least {segmenter.refitting.MARGIN:g} nats per customer and two standard errors",
+            "fitted without a fifth of the customers",
+        ],
+        "`segment_lineage`": [f"at least {segmenter.lineage.MIN_SHARE:g} of the posterior mass"],
+    }
+
+    assert (segmenter.refitting.HELD_OUT, segmenter.refitting.ERRORS) == (1 / 5, 2)
+    for heading, phrases in stated.items():
+        assert [phrase for phrase in phrases if phrase not in section(heading)] == []
+    kinds = re.findall(r"`(\w+)`", listed(section("`segment_lineage`"))["kind"][2])
+    assert tuple(kinds) == segmenter.lineage.KINDS
 
 
 def test_every_file_of_the_house_is_in_its_tree():

@@ -28,8 +28,25 @@ def template(request: pytest.FixtureRequest) -> Iterator[str]:
                 f"valid_to, last_scored_at, model_version_id, run_id) VALUES ({who}, 'assigned', "
                 f"{segment}, {since}, {until}, {first}, 'm', 'r')"
             )
+        refit_segments(bank)
         close_a_day(bank)
         yield url
+
+
+def refit_segments(bank: Bank) -> None:
+    """Two models: segment 1 goes on in the second, 2 does not, 3 is new."""
+    for segment, model in ((1, "first"), (2, "first"), (1, "second"), (3, "second")):
+        bank.say(
+            "INSERT INTO #segments (segment_id, model_version_id, name, named_by, description, "
+            f"customer_count, share) VALUES ({segment}, '{model}', 'a name', 'model', '', 1, 0.5)"
+        )
+    for ends, kind, overlap in (("1, 1", "kept", 1), ("2, NULL", "retired", "NULL"),
+                                ("NULL, 3", "new", "NULL")):  # fmt: skip
+        bank.say(
+            "INSERT INTO #segment_lineage (from_segment_id, to_segment_id, from_model_version_id, "
+            f"to_model_version_id, kind, overlap) VALUES ({ends}, 'first', 'second', '{kind}', "
+            f"{overlap})"
+        )
 
 
 def close_a_day(bank: Bank) -> None:
@@ -58,7 +75,7 @@ def bank(template: str) -> Iterator[Bank]:
 def broken(bank: Bank) -> dict[str, int]:
     """What is broken, with the number of rows."""
     checks = verifying.verify(bank.config, NOW + timedelta(days=1))
-    assert len(checks) >= 19
+    assert len(checks) >= 23
     return {check["text"].split(" (")[0]: check["rows"] for check in checks if check["rows"]}
 
 
@@ -140,6 +157,30 @@ CORRUPTIONS = {
     "a segment without the state": (
         "UPDATE #customer_segments SET state = 'outlier' WHERE customer_id = 2",
         {"a segment is given exactly where the state is assigned": 1},
+    ),
+    "a link between segments": (
+        "DELETE FROM #segment_lineage WHERE kind = 'new'",
+        {"every segment of a model and of the champion before it has its link": 1},
+    ),
+    "the end of a link": (
+        "UPDATE #segment_lineage SET to_segment_id = 9 WHERE kind = 'kept'",
+        {
+            "a link joins segments of its two models, or none where one is new or retired": 1,
+            "every segment of a model and of the champion before it has its link": 1,
+            "a segment is kept exactly where its id is": 1,
+        },
+    ),
+    "the kind of a link": (
+        "UPDATE #segment_lineage SET kind = 'split' WHERE kind = 'kept'",
+        {"a segment is kept exactly where its id is": 1},
+    ),
+    "a link that has no end": (
+        "UPDATE #segment_lineage SET kind = 'merged' WHERE kind = 'retired'",
+        {"a link joins segments of its two models, or none where one is new or retired": 1},
+    ),
+    "a segment of a model": (
+        "DELETE FROM #segments WHERE segment_id = 3",
+        {"a link joins segments of its two models, or none where one is new or retired": 1},
     ),
     "the q-values of a closed day": (
         "UPDATE #fraud_alerts SET q_value = NULL",

@@ -249,7 +249,7 @@ def test_drift_is_told_by_what_drifted_first() -> None:
     assert "P value largest deviation 9.25 6.50 drifted Amount ratio" in text
     steady = frames["drift"].assign(drifted=False)
     assert section_of({"drift": steady}, "Whether").lead == "None of 2 measures drifted."
-    assert section_of({}, "Whether").lead == "No drift was measured in this window."
+    assert section_of({}, "Whether").lead == "No drift was measured."
 
 
 # --- evidence, ranker ---------------------------------------------------------------------------

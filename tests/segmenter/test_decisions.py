@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segmenter.decisions import decide, gate, match, moved_share
+from segmenter.decisions import LEAD, chosen, decide, gate, moved_share
+from segmenter.lineage import Match
 from segmenter.training import Scores
 
 SOUND = {"strata": [{"stratum": "all", "refused": ""}]}
@@ -30,7 +31,7 @@ def test_each_customer_gets_one_state() -> None:
         [-2.0, -11.0, np.nan, np.nan], [[0.1, 0.9], [0.5, 0.5], [0.0, 0.0], [0.0, 0.0]]
     )
 
-    frame = decide(scores, seen_before=[0, 2, 99]).set_index("customer_id")
+    frame = decide(scores, [5, 8], seen_before=[0, 2, 99]).set_index("customer_id")
 
     assert frame["state"].to_dict() == {
         0: "assigned",
@@ -39,108 +40,79 @@ def test_each_customer_gets_one_state() -> None:
         3: "too_new",
         99: "inactive",
     }
-    assert frame.loc[0, "segment"] == 1
+    assert frame.loc[0, "segment_id"] == 8
     assert frame.loc[0, "probability"] == 0.9
-    assert frame["segment"].notna().sum() == frame["probability"].notna().sum() == 1
+    assert frame["segment_id"].notna().sum() == frame["probability"].notna().sum() == 1
     assert frame.loc[1, "log_likelihood"] == -11.0
 
 
-@given(st.permutations(range(4)))
-def test_ids_follow_their_customers_through_any_renumbering(order: list[int]) -> None:
-    ids = np.array([3, 5, 8, 9])
-    kinds = np.repeat(np.arange(4), 25)
-    positions = by_customer(np.array(order)[kinds].tolist())
-
-    found = match(by_customer(ids[kinds].tolist()), positions, 4, next_id=12)
-
-    assert [found.ids[order[k]] for k in range(4)] == ids.tolist()
-    assert (found.new, found.retired, found.next_id) == ((), (), 12)
+KEEPS = Match((1, 2), (1, 2), (), (), 3, pd.DataFrame())
 
 
-def test_a_few_movers_do_not_change_ids() -> None:
-    previous = by_customer([1] * 50 + [2] * 50)
-    positions = by_customer([1] * 45 + [0] * 55)
+def test_a_customer_stays_until_another_segment_leads_by_the_margin() -> None:
+    posterior = [[0.45, 0.55], [0.39, 0.61], [0.45, 0.55], [0.1, 0.9], [0.45, 0.55]]
+    scores = scores_of([-2.0] * 5, posterior)
+    current = pd.Series(pd.array([7, 7, 4, 7, None], dtype="Int64"), index=range(5))
 
-    found = match(previous, positions, 2, next_id=3)
+    frame = decide(scores, [7, 4], current=current)
 
-    assert found.ids == (2, 1)
+    assert frame.segment_id.tolist() == [7, 4, 4, 4, 4]
+    assert frame.probability.tolist() == [0.45, 0.61, 0.55, 0.9, 0.55]
 
 
-def test_a_segment_that_vanishes_is_retired_and_its_id_never_returns() -> None:
-    previous = by_customer([1] * 50 + [2] * 50 + [3] * 50)
-    positions = by_customer([0] * 50 + [1] * 50 + [None] * 50)
+def test_a_segment_that_the_model_lacks_or_that_is_impossible_holds_nobody() -> None:
+    scores = scores_of([-2.0, -2.0], [[0.5, 0.5, 0.0], [0.15, 0.15, 0.0]])
 
-    gone = match(previous, positions, 2, next_id=4)
-    later = match(
-        by_customer([1] * 50 + [2] * 50), by_customer([0] * 50 + [2] * 50), 3, gone.next_id
+    frame = decide(scores, [1, 2, 3], current=pd.Series([9, 3], index=[0, 1]))
+
+    assert frame.segment_id.tolist() == [1, 1]
+
+
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=20), st.integers(0, 99))
+def test_the_same_answer_again_changes_nothing(present: list[int], seed: int) -> None:
+    posterior = np.random.default_rng(seed).dirichlet([0.7] * 3, len(present))
+
+    once = chosen(posterior, np.array(present))
+
+    assert (chosen(posterior, once) == once).all()
+    lead = posterior.max(axis=1) - posterior[np.arange(len(once)), once]
+    assert (lead < LEAD).all()
+    moved = once != np.array(present)
+    assert (once[moved] == posterior[moved].argmax(axis=1)).all()
+
+
+@pytest.mark.parametrize("keys", [["a", "b"], [1, 2]])
+def test_customers_are_found_by_keys_of_any_kind(keys: list) -> None:
+    scores = Scores(
+        pd.Series(keys), np.full(2, -2.0), np.array([[0.45, 0.55]] * 2), np.full(2, -10.0)
     )
+    current = pd.Series([1, 1], index=pd.Index(keys, dtype=object))
 
-    assert gone.retired == (3,)
-    assert gone.ids == (1, 2)
-    assert later.ids == (1, 4, 2)
-    assert later.new == (4,)
-
-
-def test_a_new_segment_gets_the_next_id() -> None:
-    previous = by_customer([1] * 50 + [2] * 50 + [None] * 30)
-    positions = by_customer([0] * 50 + [1] * 50 + [2] * 30)
-
-    found = match(previous, positions, 3, next_id=7)
-
-    assert found.ids == (1, 2, 7)
-    assert found.next_id == 8
-
-
-def test_the_first_model_counts_from_the_start() -> None:
-    found = match(by_customer([]), by_customer([0, 1]), 2, next_id=1)
-
-    assert found.ids == (1, 2)
-    assert found.next_id == 3
-
-
-def test_a_thin_overlap_makes_no_heir() -> None:
-    previous = by_customer([1] * 20 + [None] * 100)
-    positions = by_customer([0] * 10 + [None] * 10 + [0] * 100)
-
-    assert match(previous, positions, 1, next_id=2).ids == (1,)  # only shared customers count
-    shared = by_customer([1] * 20 + [2] * 80 + [3] * 80)
-    assert match(shared, by_customer([0] * 20 + [0] * 80 + [0] * 80), 1, next_id=4).ids == (2,)
+    assert decide(scores, [1, 2], current=current).segment_id.tolist() == [1, 1]
 
 
 def test_the_gate_opens_for_a_model_that_moves_few_customers() -> None:
     previous = by_customer([1] * 50 + [2] * 50)
     current = by_customer([1] * 50 + [2] * 45 + [1] * 5)
 
-    matched = match(previous, by_customer([0] * 50 + [1] * 45 + [0] * 5), 2, 3)
-
     assert moved_share(previous, current) == pytest.approx(0.05)
-    assert gate(previous, current, matched, SOUND) == (True, [])
+    assert gate(previous, current, KEEPS, SOUND) == (True, [])
 
 
 def test_the_gate_tells_every_reason_at_once() -> None:
     previous = by_customer([1] * 50 + [2] * 50)
-    positions = by_customer([0] * 50 + [1] * 10 + [2] * 20 + [3] * 20)
-    matched = match(previous, positions, 4, next_id=3)
-    current = positions.map(dict(enumerate(matched.ids))).astype("Int64")
+    current = by_customer([1] * 50 + [2] * 10 + [3] * 20 + [4] * 20)
+    matched = Match((1, 2, 3, 4), (1, 2), (3, 4), (6,), 5, pd.DataFrame())
     refused = {"strata": [{"stratum": "all", "refused": "a component has an sd at the floor"}]}
 
     passed, reasons = gate(previous, current, matched, refused)
 
     assert not passed
-    assert len(reasons) == 3
+    assert len(reasons) == 4
     assert "sd at the floor" in reasons[0]
     assert "appear: 3, 4" in reasons[1]
-    assert reasons[2].startswith("30.0% of the customers move")
-
-
-def test_the_gate_names_segments_that_vanish() -> None:
-    previous = by_customer([1] * 50 + [2] * 2)
-    positions = by_customer([0] * 52)
-
-    passed, reasons = gate(previous, by_customer([1] * 52), match(previous, positions, 1, 3), SOUND)
-
-    assert not passed
-    assert reasons == ["published segments vanish: 2"]
+    assert reasons[2] == "published segments vanish: 6"
+    assert reasons[3].startswith("40.0% of the customers move")
 
 
 def test_customers_assigned_in_one_model_only_do_not_count_as_moved() -> None:

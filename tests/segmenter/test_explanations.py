@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from segmenter.explanations import PROFILE, name_segments, profiles
+from segmenter.explanations import PROFILE, name_segments, profiles, rfm_reading
+from segmenter.families import ALIASES, FAMILIES
 from segmenter.features import FEATURES
-from segmenter.model import FAMILIES
 from shared.encoding import Feature
 
 AGE = Feature("customer_age", "continuous", "descriptor", "years", "age")
@@ -114,7 +114,7 @@ def test_a_mapped_category_is_said_in_the_users_words() -> None:
 
     names = name_segments(frame, segments, (*FEATURES, GROCERY))["name"]
 
-    assert names.tolist() == ["Buyers, often grocery", "Buyers, rarely grocery"]
+    assert names.tolist() == ["Often grocery", "Rarely grocery"]
 
 
 def test_names_are_unique_even_for_segments_that_hardly_differ() -> None:
@@ -123,8 +123,20 @@ def test_names_are_unique_even_for_segments_that_hardly_differ() -> None:
     named = name_segments(frame, segments, FEATURES)
 
     assert named["name"].is_unique
-    assert not any(family in name.lower() for name in named["name"] for family in FAMILIES)
+    words = {word for name in named["name"] for word in name.lower().replace(",", "").split()}
+    assert not words & {family.lower() for family in (*FAMILIES, *ALIASES)}
     assert named["description"].str.fullmatch(r"Typically .*\.").all()
+
+
+def test_segments_alike_in_the_first_words_are_told_apart_by_what_they_do_not_share() -> None:
+    frequent = {"purchase_days": 60.0, "net_amount": 9000.0}
+    frame, segments = customers(frequent | {"weekend_share": 0.34}, frequent, {}, {}, {})
+
+    names = name_segments(frame, segments, FEATURES)["name"].tolist()
+
+    weekend, plain = names[:2]
+    assert weekend == plain.replace("buyers", "weekend buyers")
+    assert "frequent" in plain.lower() and "high value" in plain
 
 
 def test_a_persons_name_wins_and_stays_unique() -> None:
@@ -151,3 +163,30 @@ def test_a_category_of_the_customers_is_described_by_the_shares_of_its_levels() 
     assert table.loc[(1, "customer_region_south"), "mean"] == pytest.approx(29 / 40)
     assert "customer_region_rare" not in table.index.get_level_values("feature")
     assert table.loc[(1, "customer_region_south"), "unit"] == "share"
+
+
+def test_the_rfm_scores_are_profiled_in_scores_of_five_after_the_features() -> None:
+    frame, segments = customers({"recency_days": 200.0}, {})
+    for name, best, column in (
+        ("rfm_recency", -1, "recency_days"),
+        ("rfm_frequency", 1, "purchase_days"),
+        ("rfm_monetary", 1, "net_amount"),
+    ):
+        frame[name] = np.ceil(5 * (best * frame[column]).rank(pct=True)).astype("Int64")
+
+    table = profiles(frame, segments, FEATURES)
+
+    own = table[table["segment_id"] == 1]
+    assert own["feature"].tolist()[-3:] == ["rfm_recency", "rfm_frequency", "rfm_monetary"]
+    recency = own[own["feature"] == "rfm_recency"].iloc[0]
+    assert recency["mean"] == pytest.approx(frame["rfm_recency"][:40].mean())
+    assert recency["unit"] == "of 5" and recency["effect_size"] < -0.8
+
+
+def test_the_rfm_reading_covers_every_score_and_rises_with_recency_and_frequency() -> None:
+    readings = {(r, f): rfm_reading(r, f) for r in range(1, 6) for f in range(1, 6)}
+
+    assert readings[5, 5] == rfm_reading(4.6, 4.5001) == "champions"
+    assert readings[1, 1] == "hibernating"
+    assert readings[1, 5] == "not to be lost" and readings[5, 1] == "new"
+    assert all(text and text.islower() for text in readings.values())

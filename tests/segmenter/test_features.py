@@ -107,8 +107,30 @@ def test_lines_of_one_moment_are_one_order_where_none_is_mapped() -> None:
     assert found["lines_per_basket"] == pytest.approx(1.5)
 
 
+def test_of_an_accounts_movements_money_out_is_the_purchase_and_money_in_neither() -> None:
+    rows = rows_of(
+        a_row(20, amount=-30), a_row(10, amount=-50), a_row(5, amount=1000), a_row(2, amount=0)
+    )
+
+    found = only(build(rows, AS_OF, "UTC"))
+
+    assert found["recency_days"] == pytest.approx(10)
+    assert found["purchase_days"] == 2
+    assert found["net_amount"] == pytest.approx(80)
+    assert found["return_share"] == 0
+
+
+def test_a_shop_that_takes_a_quarter_back_is_still_a_shop() -> None:
+    rows = rows_of(*(a_row(day, amount=40) for day in (9, 8, 7)), a_row(5, amount=-40))
+
+    found = only(build(rows, AS_OF, "UTC"))
+
+    assert (found["purchase_days"], found["net_amount"]) == (3, pytest.approx(80))
+    assert found["return_share"] == pytest.approx(0.25)
+
+
 def test_a_customer_who_only_returned_has_no_purchase() -> None:
-    rows = rows_of(a_row(amount=-9), a_row(customer_id=8))
+    rows = rows_of(a_row(amount=-9), *(a_row(customer_id=8) for _ in range(3)))
 
     found = build(rows, AS_OF, "UTC").iloc[0]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from segmenter import fitting, population, refitting, store
 from segmenter.jobs import JOBS
-from shared import config, migrating, runs
+from shared import config, migrating, registry, runs, verifying
 from shared.errors import ConfigurationError, DataQualityError
 from shared.jobs import Outcome, Request
 from shared.source import Source
@@ -176,6 +178,118 @@ def test_the_same_fit_twice_is_one_model(fitted_bank: Bank) -> None:
     assert fitted_bank.ask("SELECT model_version_id FROM #model_versions") == [
         (again.model_version_id,)
     ]
+
+
+def test_a_refit_begins_where_the_champion_ended_and_says_what_became_of_its_segments(
+    bank: Bank,
+) -> None:
+    first = bank.do("segmenter.fit", until=MIDDLE).model_version_id
+    second = bank.do("segmenter.fit")
+    again = bank.do("segmenter.fit")
+
+    assert second.data["status"] == "champion"
+    compared = second.data["gate"]["compared"]
+    assert compared["start"] == first
+    assert not refitting.wins(compared)
+    (ids,) = zip(*bank.ask("SELECT segment_id FROM #segments GROUP BY 1 ORDER BY 1"), strict=True)
+    links = bank.ask("SELECT * FROM #segment_lineage ORDER BY from_segment_id")
+    assert [link[:5] for link in links] == [
+        (i, i, first, second.model_version_id, "kept") for i in ids
+    ]
+    assert all(link[5] > 0.7 for link in links)
+    assert again.model_version_id == second.model_version_id, "the same fit twice is one model"
+    assert again.rows_written == 0
+
+
+def test_a_challenger_that_may_not_lead_is_stored_beside_the_candidate(local_bank: Bank) -> None:
+    first = local_bank.do("segmenter.fit", until=MIDDLE).model_version_id
+    with runs.opened(local_bank.config, "segmenter.fit", NOW) as run:
+        window, champion = fitting.training_window(run, Request(until=END))
+        people = population.read(run, window.read_from, window.until)
+        fitted, previous = fitting.trained_on(run, people, window, champion)
+        cold = fitted.task.fitted(None, {"start": None, "gain": 0.5})
+        both = replace(fitted, challenger=cold)
+
+        told = fitting.registered(run, people, window, champion, previous, both, Outcome(""))
+
+    assert told.rows_written == 2
+    assert "describes customers better, by 0.50 nats each" in told.message
+    status = dict(local_bank.ask("SELECT model_version_id, status FROM #model_versions"))
+    assert status[told.data["challenger"]] == "candidate"
+    assert set(status) == {first, told.model_version_id, told.data["challenger"]}
+    ((gate,),) = local_bank.ask(
+        f"SELECT gate FROM #model_versions WHERE model_version_id = '{told.data['challenger']}'"
+    )
+    assert json.loads(gate)["compared"] == {"start": None, "gain": 0.5}
+    linked = local_bank.ask("SELECT DISTINCT to_model_version_id FROM #segment_lineage")
+    assert len(linked) == 2
+    assert not [check for check in verifying.verify(local_bank.config, NOW) if check["rows"]]
+
+
+def test_names_stay_with_their_segments(local_bank: Bank) -> None:
+    local_bank.do("segmenter.fit", until=MIDDLE)
+    ask = "SELECT segment_id, name, named_by FROM #segment_summary ORDER BY segment_id"
+    (_, ours, _), *_ = local_bank.ask(ask)
+    results = runs.open_results(local_bank.config)
+    with results.transaction() as connection:
+        assert store.rename_segment(connection, results.tables, 2, "Weekend families", "Ada") == 1
+    local_bank.configure(names={"3": "Late starters"})
+
+    local_bank.do("segmenter.fit")
+
+    named = {row[0]: row[1:] for row in local_bank.ask(ask)}
+    assert named[1] == (ours, "model")
+    assert named[2] == ("Weekend families", "Ada")
+    assert named[3] == ("Late starters", "configuration")
+
+
+def test_the_promises_hold_through_refits_roll_backs_and_backfills(local_bank: Bank) -> None:
+    local_bank.do("segmenter.fit", until=MIDDLE)
+    local_bank.do("segmenter.score", until=MIDDLE)
+    local_bank.do("segmenter.fit")
+    local_bank.do("segmenter.score", until=MIDDLE)
+    before = local_bank.current()
+    counted = local_bank.do("segmenter.score", dry_run=True)
+    scored = local_bank.do("segmenter.score")
+    query = "SELECT * FROM #customer_segments ORDER BY customer_id, valid_from"
+    once = local_bank.ask(query)
+    local_bank.do("segmenter.score")
+    assert local_bank.ask(query) == once, "the same moment again says the same"
+    results = runs.open_results(local_bank.config)
+    with results.transaction() as connection:
+        earlier = registry.earlier_champion(connection, results.tables, "segmenter")
+        registry.promote(connection, results.tables, earlier, by="Ada", now=NOW)
+    local_bank.do("segmenter.score")
+    since = START.to_pydatetime().replace(tzinfo=UTC)
+    local_bank.do("backfill.segmenter", since=since, until=NOW)
+
+    assert before.keys() == local_bank.current().keys()
+    assert counted.data["segments"] == scored.data["segments"]
+    checks = verifying.verify(local_bank.config, NOW)
+    assert len(checks) > 20
+    assert not [check for check in checks if check["rows"]]
+
+
+def test_a_drift_is_written_told_and_may_start_a_fit(local_bank: Bank) -> None:
+    early = END - timedelta(days=DAYS - 25)
+    local_bank.do("segmenter.fit", until=early)
+    calm = local_bank.do("segmenter.score", until=early)
+    silent = local_bank.do("segmenter.score")
+    local_bank.configure(refit_on_drift=True)
+
+    counted = local_bank.do("segmenter.score", dry_run=True)
+    loud = local_bank.do("segmenter.score")
+
+    assert (calm.data["drifted"], calm.note) == ([], None)
+    assert "log_likelihood" in silent.data["drifted"]
+    assert silent.data["drifted"] == loud.data["drifted"]
+    assert silent.message.endswith(str(silent.note))
+    assert (silent.then, counted.then, loud.then) == ((), (), ("segmenter.fit",))
+    rows = local_bank.ask("SELECT run_id, feature, drifted FROM #drift_metrics")
+    assert len({run for run, _, _ in rows}) == 3
+    columns = json.loads(local_bank.ask("SELECT card FROM #model_versions")[0][0])["features"]
+    used = {name for name, told in columns.items() if told["all"] == "used"}
+    assert {name for _, name, _ in rows} == used | {"log_likelihood"}
 
 
 def test_the_same_moment_twice_changes_nothing(bank: Bank) -> None:

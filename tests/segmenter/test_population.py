@@ -1,15 +1,20 @@
-"""Who was ever seen, asked of the database and told by reading everything."""
+"""Who was ever seen, and who customers were at a moment, on both databases."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from shared.frames import micros
-from tests.builders import CLOCK, EVER, a_bank, a_source, a_transaction
+from shared.synthetic import SQL_TYPES, START
+from tests.builders import CLOCK, EVER, a_bank, a_source, a_transaction, run_sql
+from tests.segmenter.test_jobs import MIDDLE, SMALL, Bank
 
 MIDNIGHT = datetime(2026, 3, 1, tzinfo=UTC)
+AS_NOW = "mapped customer columns are read as they are now"
 FORMS = {
     "timestamp": ("TIMESTAMP", "%Y-%m-%d %H:%M:%S"),
     "iso text": ("TEXT", "%Y-%m-%d %H:%M:%S"),
@@ -36,3 +41,49 @@ def test_customers_before_are_those_of_the_rows_before(database: str, form: str,
 
             before = every[(every.occurred_at < micros(cut)) & every.customer_id.notna()]
             assert sorted(found) == sorted(before.customer_id)
+
+
+def test_customers_are_those_of_the_moment_and_never_doubled(database: str, tmp_path: Path) -> None:
+    """The credit limit of everybody was doubled ten days before the end."""
+    bank = Bank(database, tmp_path).build()
+    changed = f"'{MIDDLE:%Y-%m-%d %H:%M:%S}'"
+    columns = ", ".join(SQL_TYPES["customers"])
+    twice = columns.replace("credit_limit", "2 * credit_limit")
+    run_sql(
+        database,
+        "CREATE TABLE versions AS SELECT * FROM customers",
+        "ALTER TABLE versions ADD COLUMN since TIMESTAMP",
+        "ALTER TABLE versions ADD COLUMN until TIMESTAMP",
+        f"UPDATE versions SET until = {changed}",
+        f"INSERT INTO versions ({columns}, since) SELECT {twice}, {changed} FROM customers",
+    )
+    mapped = replace(
+        bank.config.source.customers, table="versions", valid_from="since", valid_to="until"
+    )
+    bank.config = replace(bank.config, source=replace(bank.config.source, customers=mapped))
+    limits = "SELECT sum(customer_credit_limit), count(*) FROM #customer_features"
+
+    bank.do("segmenter.fit", until=MIDDLE - timedelta(days=1))
+    bank.do("segmenter.score", until=MIDDLE - timedelta(days=1))
+    before, customers = bank.ask(limits)[0]
+    bank.do("segmenter.score", until=MIDDLE)
+    after, still = bank.ask(limits)[0]
+    bank.do("backfill.segmenter", since=START.to_pydatetime().replace(tzinfo=UTC), until=MIDDLE)
+
+    assert after == pytest.approx(2 * before) and before > 0
+    assert customers == still == len(SMALL.customers) + 1
+    (card,) = bank.ask("SELECT card FROM #model_versions")
+    assert AS_NOW not in card[0]
+    current = "SELECT count(*), count(DISTINCT customer_id) FROM #current_customer_segments"
+    assert bank.ask(current) == [(still, still)]
+
+
+def test_the_card_says_that_columns_are_read_as_they_are_now(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    bank = Bank(sqlite_url, tmp_path).build()
+
+    bank.do("segmenter.fit")
+
+    (card,) = bank.ask("SELECT card FROM #model_versions")
+    assert AS_NOW in card[0]

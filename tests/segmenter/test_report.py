@@ -83,7 +83,7 @@ def test_a_card_says_in_real_units_what_is_typical_strongest_first() -> None:
     places = [text.index(line) for line in lines]
     assert places == sorted(places)
     assert "Tenure days 20 days" not in text, "too weak for a line of the card"
-    assert "recency 4.3, frequency 3.0, money 2.0 (of 5)" in text
+    assert "RFM: potentially loyal (recency 4.3, frequency 3.0, money 2.0 of 5)" in text
     assert "Buy weekly." in text
 
 
@@ -229,3 +229,51 @@ def test_any_number_of_customers_segments_and_columns_stays_under_two_megabytes(
     assert "82 flatter features left out" in html
     assert "1,500 of 100,000 sampled customers" in html
     assert "440 further columns left out of this table" in html
+
+
+def test_what_is_published_says_how_it_was_made_and_how_stable_it_is() -> None:
+    frames = frames_of()
+    frames["published"] = pd.DataFrame({
+        "stratum": ["single", "repeat", "all"], "segments": [1, 4, 3],
+        "by": ["parts", "cut", "parts"], "agreement": [1.0, 0.62, 0.914],
+    })  # fmt: skip
+
+    text = page_of(frames).text
+
+    made = "the parts of the chosen model, joined where they overlap."
+    assert f"Customers with one purchase day: 1 segment, {made} Customers with" in text
+    assert "Customers with several purchase days: 4 segments, cells of recency" in text
+    assert "agree to 0.62 of 1 (adjusted Rand index), below 0.8" in text
+    assert f"All customers: 3 segments, {made} Fits on halves of these" in text
+    assert "agree to 0.91 of 1 (adjusted Rand index); segments count as stable" in text
+
+
+def test_drift_is_told_in_words_and_the_rfm_scores_stay_out_of_the_profiles() -> None:
+    frames = frames_of()
+    frames["drift"] = pd.DataFrame({
+        "feature": ["net_amount", "recency_days"], "statistic": "population stability index",
+        "value": [0.031, 0.7], "threshold": [0.25, 0.25], "drifted": [False, True],
+    })  # fmt: skip
+    more = pd.DataFrame([a_profile(1, "rfm_recency", unit="of 5", effect_size=9.0)])
+    frames["profiles"] = pd.concat([frames["profiles"], more], ignore_index=True)
+
+    text = page_of(frames).text
+
+    assert "1 of 2 measures drifted: fit again, and let the gate decide." in text
+    assert "Recency days population stability index 0.700 0.250 drifted Net amount" in text
+    assert "Rfm recency" not in text
+
+
+def test_only_the_best_families_are_drawn() -> None:
+    frames = frames_of()
+    names = [f"F{at:02}" for at in range(20)]
+    frames["criterion"] = pd.DataFrame({
+        "k": [1, 2] * 20, "family": np.repeat(names, 2), "criterion": np.arange(40.0),
+        "chosen": [at == 39 for at in range(40)],
+    })  # fmt: skip
+
+    text = page_of(frames).text
+
+    drawn = [name for name in names if f"{name} " in text]
+    assert drawn[:8] == names[:8] and "F19" in text and "F12" not in text
+    assert "11 families further off left out." in text

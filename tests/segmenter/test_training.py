@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import numpy as np
@@ -47,6 +48,13 @@ def customers(n: int = 900, seed: int = 0, skew: float = 0.0) -> tuple[pd.DataFr
     )
     frame["net_amount"] = frame["basket_amount"] * counts * generator.uniform(0.6, 1.4, n)
     return frame, kind
+
+
+@functools.cache
+def of_buyers() -> tuple[pd.DataFrame, Segmentation, dict]:
+    """The continuum with its segmentation, which several tests look at."""
+    frame = buyers()
+    return frame, *fitted(frame)
 
 
 def fitted(frame: pd.DataFrame, **settings: object) -> tuple[Segmentation, dict]:
@@ -151,6 +159,94 @@ def test_one_time_customers_are_a_stratum_of_their_own() -> None:
     assert not set(position[single]) & set(position[~single])
     assert diagnostics["strata"][0]["columns"]["purchase_days"] == "constant: 1 throughout"
     assert sum(s.share for s in segmentation.strata) == pytest.approx(1)
+
+
+def buyers(n: int = 1_200, seed: int = 0) -> pd.DataFrame:
+    """A continuum: who buys more bought more lately and spends more; four in ten bought once."""
+    generator = np.random.default_rng(seed)
+    value, recent, amount = generator.standard_normal((3, n))
+    often = 2.0 + generator.poisson(np.exp(0.5 + value))
+    days = np.where(generator.random(n) < 0.4, 1.0, often)
+    basket = 30 * np.exp(0.2 * value + 0.7 * amount)
+    return pd.DataFrame(
+        {
+            "customer_id": np.arange(n),
+            "recency_days": 40 * np.exp(-0.4 * value + 0.9 * recent),
+            "purchase_days": days,
+            "basket_amount": basket,
+            "net_amount": basket * days * np.where(days == 1, 1, generator.uniform(0.7, 1.3, n)),
+            "weekend_share": 0.0,
+            "customer_age": generator.uniform(20, 80, n),
+        }
+    )
+
+
+def test_a_continuum_is_split_only_as_far_as_halves_agree() -> None:
+    frame, segmentation, diagnostics = of_buyers()
+
+    position = segmentation.score(frame).posterior.argmax(axis=1)
+
+    single, repeat = diagnostics["strata"]
+    assert (single["published"]["by"], single["published"]["segments"]) == ("parts", 1)
+    assert repeat["published"]["stable"]
+    assert set(position[frame["purchase_days"] == 1]).isdisjoint(
+        position[frame["purchase_days"] > 1]
+    )
+    assert segmentation.n_segments >= 3
+    assert 0.8 <= diagnostics["agreement"] <= 1
+
+
+def test_no_segment_has_fewer_than_twenty_customers() -> None:
+    frame, _ = customers(n=60)
+
+    segmentation, _ = fitted(frame, min_segment_share=0.0)
+
+    sizes = np.bincount(segmentation.score(frame).posterior.argmax(axis=1))
+    assert sizes.min() >= 18  # the share of the density may differ from the count
+
+
+def test_a_cut_is_read_back_and_labels_its_samples() -> None:
+    frame, segmentation, _ = of_buyers()
+
+    again = Segmentation.from_arrays(segmentation.to_arrays(), segmentation.header())
+    drawn = again.sample(3_000, seed=1)
+
+    np.testing.assert_array_equal(again.score(frame).posterior, segmentation.score(frame).posterior)
+    assert set(drawn["segment"]) == set(range(segmentation.n_segments))
+    position = segmentation.score(frame).posterior.argmax(axis=1)
+    for segment in range(1, segmentation.n_segments):
+        typical = frame["net_amount"][position == segment].median()
+        assert drawn["net_amount"][drawn["segment"] == segment].median() == pytest.approx(
+            typical, rel=0.3
+        )
+
+
+def test_a_warm_fit_keeps_every_cell_in_its_place() -> None:
+    after = buyers(seed=1)
+    _, start, _ = of_buyers()
+
+    warm, _ = train(after, FEATURES, Settings(), np.random.default_rng(0), start=start)
+
+    first, second = (s.score(after).posterior.argmax(axis=1) for s in (start, warm))
+    assert warm.n_segments == start.n_segments
+    assert (first == second).mean() >= 0.85
+
+
+def test_a_model_of_the_four_families_of_before_is_still_read() -> None:
+    frame, _ = customers(n=300)
+    segmentation, _ = fitted(frame)
+    stored = segmentation.to_arrays()
+    stored["all.family"] = np.array([0])  # full, by its place among the four
+    del stored["all.covariance_type"]
+    stored.pop("all.degrees_of_freedom", None)
+
+    again = Segmentation.from_arrays(stored, segmentation.header())
+
+    assert again.strata[0].mixture.covariance_type_ == "VVV"
+    np.testing.assert_array_equal(
+        again.score(frame).posterior.argmax(axis=1),
+        segmentation.score(frame).posterior.argmax(axis=1),
+    )
 
 
 def test_customers_without_a_purchase_have_no_density() -> None:

@@ -61,6 +61,8 @@ id = "client_id"
 numbers = ["credit_limit"]
 categories = ["product"]
 descriptors = ["age", "region"]
+valid_from = "since"
+valid_to = "until"
 [results]
 url = "sqlite:///results.db"
 schema = "watch"
@@ -101,7 +103,11 @@ fraudwatch.score = "every 15 minutes"
         ("baseline_score", "rule_score"), ("entities", "card"), ("entities", "device"),
         ("categories", "channel"), ("numbers", "km"),
     ]  # fmt: skip
-    assert found.source.customers.columns()[0] == ("id", "client_id")
+    assert found.source.customers.columns() == [
+        ("id", "client_id"), ("numbers", "credit_limit"), ("categories", "product"),
+        ("descriptors", "age"), ("descriptors", "region"), ("valid_from", "since"),
+        ("valid_to", "until"),
+    ]  # fmt: skip
     assert found.results == config.Results("sqlite:///results.db", "watch", "pw_")
     assert found.results_url == "sqlite:///results.db"
     assert found.domains["segmenter"].segments == 5
@@ -381,3 +387,24 @@ def test_a_file_that_is_no_toml_is_refused_by_name(tmp_path, content):
 
     with pytest.raises(ConfigurationError, match=r"broken\.toml is not valid TOML"):
         config.load(path, {}, DOMAINS)
+
+
+@pytest.mark.parametrize(
+    ("given", "lacking"), [("valid_from", "valid_to"), ("valid_to", "valid_from")]
+)
+def test_a_period_needs_both_ends(tmp_path, given, lacking):
+    text = toml(
+        "sqlite:///bank.db",
+        more=f"""
+[source.customers]
+table = "clients"
+id = "client_id"
+{given} = "moment"
+""",
+    )
+
+    with pytest.raises(ConfigurationError) as caught:
+        loaded(tmp_path, text)
+
+    (fault,) = caught.value.faults
+    assert f"[source.customers] {given} is given without {lacking}; a row's period needs" in fault

@@ -376,6 +376,62 @@ def test_customers_without_transactions_stay_customers(tmp_path):
     assert proposed(url).customers == Customers("clients", "id", descriptors=("age", "region"))
 
 
+HISTORY = (
+    "CREATE TABLE client_versions (row_id INTEGER PRIMARY KEY, client_id INT, age INTEGER, "
+    "credit_limit REAL, valid_from TEXT, valid_to TEXT)"
+)
+
+
+def versions(open_end: str | None, rows: int = 120) -> list[tuple[object, ...]]:
+    """Three rows of each of the first clients, one after the other."""
+    days = ["2023-01-01", "2023-09-15", "2024-02-29", open_end]
+    return [
+        (row, 1 + row // 3, 20 + row % 50, 100.0 * (row % 7), days[row % 3], days[row % 3 + 1])
+        for row in range(rows)
+    ]
+
+
+@pytest.mark.parametrize("open_end", [None, "9999-12-31"])
+def test_a_table_of_customers_with_a_history_gives_its_periods(tmp_path, open_end):
+    rows = {"payments": payments(), "client_versions": versions(open_end)}
+    url = a_database(tmp_path, f"{PAYMENTS})", HISTORY, rows=rows)
+
+    proposal = proposed(url)
+
+    assert proposal.customers == Customers(
+        "client_versions", "client_id", numbers=("credit_limit",), descriptors=("age",),
+        valid_from="valid_from", valid_to="valid_to",
+    )  # fmt: skip
+    reasons = {guess.key.removeprefix("source.customers."): guess for guess in proposal.guesses}
+    assert reasons["table"].reason == "120 rows, the history of each client_id"
+    assert reasons["valid_to"].reason == "never before valid_from; 33% are open, as of now"
+    assert read_back(to_toml(proposal, url)).source.customers == proposal.customers
+
+
+def test_one_row_per_customer_comes_before_a_history(tmp_path):
+    people = [(row, 20 + row % 60) for row in range(1, 200)]
+    rows = {"payments": payments(), "client_versions": versions(None), "clients": people}
+    clients = "CREATE TABLE clients (client_id INTEGER PRIMARY KEY, age INTEGER)"
+    url = a_database(tmp_path, f"{PAYMENTS})", HISTORY, clients, rows=rows)
+
+    proposal = proposed(url)
+
+    assert proposal.customers == Customers("clients", "client_id", descriptors=("age",))
+    (table,) = [guess for guess in proposal.guesses if guess.key == "source.customers.table"]
+    assert table.alternatives == ("client_versions (id client_id, with its history)",)
+
+
+def test_periods_that_overlap_are_no_history(tmp_path):
+    rows = [(*row[:4], "2023-01-01", None) for row in versions(None)]
+    url = a_database(
+        tmp_path, f"{PAYMENTS})", HISTORY, rows={"payments": payments(), "client_versions": rows}
+    )
+
+    proposal = proposed(url)
+
+    assert proposal.customers is None or proposal.customers.valid_from is None
+
+
 def test_customers_alone_are_no_transactions(tmp_path):
     people = [(row, time, 100.0 * row) for row, time in enumerate(moments(50))]
     url = a_database(

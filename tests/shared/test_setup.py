@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from shared import config, setup
-from tests.builders import COLUMNS, NOW, a_transaction, make_table, toml
+from tests.builders import CLIENT_COLUMNS, COLUMNS, NOW, a_client, a_transaction, make_table, toml
 
 KNOWN = COLUMNS | {"device": "TEXT", "score": "INTEGER", "fraud": "INTEGER", "known_at": "TEXT"}
 KNOWN |= {"weight": "DOUBLE PRECISION"}
@@ -84,3 +84,42 @@ def test_doctor_counts_labels_and_the_times_that_cannot_be(database, mapped):
         f"{of}1 of 5 frauds have one in the future": False,
     }
     assert {t: ok for t, ok in found.items() if t.startswith(of)} == (expected if mapped else {})
+
+
+def test_doctor_counts_what_is_amiss_with_the_periods_of_customers(database):
+    columns = CLIENT_COLUMNS | {"since": "TEXT", "until": "TEXT"}
+    rows = [
+        a_client(1, since="2025-01-01", until="2025-06-01"),
+        a_client(1, since="2025-05-01", until=None),
+        a_client(2, since="2025-01-01", until="2025-02-01"),
+        a_client(2, since="2025-03-01", until=None),
+        a_client(3, since="2026-01-01", until="2025-01-01"),
+        a_client(4, since="soon", until=None),
+        a_client(5, since="2026-12-01", until=None),
+    ]
+    make_table(database, "card_tx", COLUMNS, [a_transaction(1, DAY)])
+    make_table(database, "clients", columns, rows)
+    mapped = 'table = "clients"\nid = "client_id"\n'
+    periods = 'valid_from = "since"\nvalid_to = "until"\n'
+
+    found = _customers(database, mapped + periods)
+
+    assert found.pop("customers: 7 rows of 5 in clients, 2 with a row that is valid now")
+    assert found == {
+        "customers: 2 rows of clients have no period that can be read, or one that ends before it "
+        "begins": False,
+        "customers: 1 rows of clients begin before an earlier row of the customer ends: the later "
+        "one counts": False,
+        "customers: 1 rows of clients begin after a gap, in which the customer's columns are "
+        "missing; where valid_to is the last valid day, map a view that adds one": True,
+    }
+    assert list(_customers(database, mapped)) == [
+        "customers: 5 rows of 5 in clients; read as they are now: valid_from and valid_to are not "
+        "mapped"
+    ]
+
+
+def _customers(url: str, mapped: str) -> dict[str, bool]:
+    text = toml(url) + f"\n[source.customers]\n{mapped}"
+    found = setup.doctor(config.parse(tomllib.loads(text), Path("peerwatch.toml"), {}), NOW)
+    return {c["text"]: c["ok"] for c in found if c["text"].startswith("customers")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from zoneinfo import ZoneInfo
@@ -11,11 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shared import config, frames
+from shared import config, frames, history
 from shared.errors import ConfigurationError, PeerwatchError
 from shared.frames import micros
 from shared.source import Source
 from tests.builders import (
+    CLIENT_COLUMNS,
     CLIENTS,
     CLOCK,
     COLUMNS,
@@ -943,6 +945,92 @@ def test_a_missing_customers_table_is_no_fault(database):
 
     with a_source(database) as source:
         assert source.customers() is None
+
+
+HISTORY = replace(CLIENTS, valid_from="since", valid_to="until")
+
+
+def a_history(url: str, rows: list[tuple], kind: str) -> None:
+    """Clients with a history: (client_id, credit_limit, since, until)."""
+    columns = CLIENT_COLUMNS | {"since": kind, "until": kind}
+    made = [a_client(i, credit_limit=x, since=since, until=until) for i, x, since, until in rows]
+    a_bank(url, [])
+    make_table(url, "clients", columns, made)
+
+
+def limits(url: str, moment: str, zone: str = "UTC") -> dict[int, float]:
+    """The credit limits as of a moment."""
+    with a_source(url, zone, customers=HISTORY) as source:
+        frame = history.valid_at(source.customers(), micros(datetime.fromisoformat(moment)))
+    return dict(zip(frame.customer_id, frame["number.credit_limit"], strict=True))
+
+
+@pytest.mark.parametrize("kind", ["TIMESTAMP", "DATE", "TEXT"])
+def test_customers_are_as_they_were_at_the_moment(database, kind):
+    rows = [
+        (7, 1.0, "2025-01-01", "2026-01-01"),
+        (7, 2.0, "2026-01-01", None),
+        (8, 5.0, "2025-06-01", "9999-12-31"),
+        (9, 6.0, None, "2025-06-01"),
+    ]
+    a_history(database, rows, kind)
+
+    assert limits(database, "2024-12-31T23:59:59+00:00") == {9: 6.0}
+    assert limits(database, "2025-06-01T00:00:00+00:00") == {7: 1.0, 8: 5.0}
+    assert limits(database, "2025-12-31T23:59:59+00:00") == {7: 1.0, 8: 5.0}
+    assert limits(database, "2026-01-01T00:00:00+00:00") == {7: 2.0, 8: 5.0}
+
+
+def test_epoch_seconds_and_their_unreadable_cells_are_periods_too(database):
+    a_history(database, [(7, 1.0, 0, 1000), (7, 2.0, 1000, None), (8, 3.0, 5, 2e13)], "NUMERIC")
+
+    assert limits(database, "1970-01-01T00:16:39+00:00") == {7: 1.0}
+    assert limits(database, "1970-01-01T00:16:40+00:00") == {7: 2.0}
+
+
+def test_naive_periods_are_in_the_zone_of_the_source(database):
+    a_history(database, [(7, 1.0, "2026-01-01", "9999-12-31 23:59:59")], "TIMESTAMP")
+
+    assert limits(database, "2026-01-01T04:59:59+00:00", "America/New_York") == {}
+    assert limits(database, "2026-01-01T05:00:00+00:00", "America/New_York") == {7: 1.0}
+    assert limits(database, "2025-12-31T15:00:00+00:00", "Asia/Tokyo") == {7: 1.0}
+
+
+def test_infinity_is_an_open_end(postgresql_url):
+    rows = [(7, 1.0, "-infinity", "2026-01-01"), (7, 2.0, "2026-01-01", "infinity")]
+    a_history(postgresql_url, rows, "TIMESTAMPTZ")
+
+    assert limits(postgresql_url, "1970-01-01T00:00:00+00:00") == {7: 1.0}
+    assert limits(postgresql_url, "2300-01-01T00:00:00+00:00") == {7: 2.0}
+
+
+def test_a_text_that_is_no_time_is_no_period(database):
+    rows = [(7, 1.0, "2025-01-01", "soon"), (8, 2.0, "2025-01-01", ""), (9, 3.0, "01/02/25", None)]
+    a_history(database, rows, "TEXT")
+
+    assert limits(database, "2026-01-01T00:00:00+00:00") == {8: 2.0}
+
+
+def test_a_period_that_cannot_be_one_is_refused(database):
+    a_history(database, [(7, 1.0, "2025-01-01", None)], "TEXT")
+    wrong = replace(CLIENTS, descriptors=("age",), valid_from="region", valid_to="untill")
+
+    (fault,) = faults(a_source(database, customers=wrong))
+
+    assert fault == (
+        "[source.customers] valid_to: clients has no column untill; did you mean until?"
+    )
+
+
+def test_a_period_of_truth_values_is_refused(postgresql_url):
+    a_history(postgresql_url, [(7, 1.0, True, None)], "BOOLEAN")
+
+    found = faults(a_source(postgresql_url, customers=HISTORY))
+
+    assert [fault.partition(", expected a timestamp")[0] for fault in found] == [
+        "[source.customers] valid_from: clients.since is boolean",
+        "[source.customers] valid_to: clients.until is boolean",
+    ]
 
 
 # --- labels -------------------------------------------------------------------------------------

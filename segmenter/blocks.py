@@ -1,0 +1,478 @@
+"""Columns that are not continuous: what each component says about counts, shares, categories.
+
+Such a column has few distinct cells: a count, a pair of successes and trials, a level. A block
+is one column's law under every component, given as a table over the distinct cells. The terms of
+the rows are the table times an indicator of each row's cells, and the M step sees only how much
+posterior mass lies on each cell. A missing cell has no indicator: it is integrated out.
+
+Laws: counts are negative binomial (mean, size; Poisson as the size grows), shares beta-binomial
+(mean, concentration; binomial as the concentration grows), categories multinomial. The prior is
+PRIOR_ROWS pseudo-rows per component, spread over the cells as the column is over all rows: it
+keeps means and levels off zero, and is conjugate for categories. A probability is at most one, so
+no component can collapse on an atom.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, ClassVar, Self, TypeVar
+
+import numpy as np
+from scipy.sparse import csc_array
+from scipy.special import digamma, expit, gammaln, logit, zeta
+
+PRIOR_ROWS = 1.0  # one row like all others: a level no row of a component has stays possible
+FIRST_STEPS = 4  # of Newton's from a first guess; later one in each M step, EM goes on with them
+HALVINGS = 8  # of a Newton step before it is given up
+ROUNDING = 1e-13  # of an objective
+LONGEST_STEP = 3.0  # in logarithms; the likelihood is flat towards Poisson and binomial
+SIZE_RANGE = (1e-3, 1e5)  # at the upper end a Poisson or a binomial to five digits
+SHARE_RANGE = (1e-7, 1 - 1e-7)
+MEAN_FLOOR = 1e-9  # of a count that is zero in every row
+FIRST_CONCENTRATION = 5.0  # a guess that Newton's steps leave
+MOST_NODES = 500  # of a sum over whole numbers; beyond, gamma functions are cheaper
+
+AnyBlock = TypeVar("AnyBlock", bound="Block")
+Sums = tuple[np.ndarray, np.ndarray, np.ndarray]  # value and two derivatives, (K,) each
+Evaluated = tuple[np.ndarray, np.ndarray, np.ndarray]  # value (K,), gradient (K, m), Hessian
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """The sorted distinct cells (V,) of a column in the rows at hand.
+
+    A share's cell is the complex number successes + trials i. pseudo: rows per distinct cell (V,)
+    by which the prior weighs.
+    """
+
+    distinct: np.ndarray
+    pseudo: np.ndarray
+
+    @cached_property
+    def folds(self) -> tuple[Fold, ...]:
+        """Of counts; or of successes, failures and trials. Of the same cells in every M step."""
+        if not np.iscomplexobj(self.distinct):
+            return (Fold.of(self.distinct),)
+        s, t = self.distinct.real, self.distinct.imag
+        return Fold.of(s), Fold.of(t - s), Fold.of(t)
+
+
+@dataclass(frozen=True, eq=False)
+class Block(ABC):
+    """One column under K components, on the distinct cells of the rows at hand; immutable."""
+
+    LAW: ClassVar[tuple[str, ...]]  # the fields that hold one entry per component
+
+    column: int
+    cells: Cells
+
+    @property
+    @abstractmethod
+    def n_parameters(self) -> int:
+        """Free parameters of all components together."""
+
+    @abstractmethod
+    def log_table(self) -> np.ndarray:
+        """Log probability in nats of each distinct cell under each component, (K, V)."""
+
+    @abstractmethod
+    def begun(self, histogram: np.ndarray) -> Self:
+        """The law of a partition: rows (K, V) per component and distinct cell."""
+
+    @abstractmethod
+    def updated(self, histogram: np.ndarray) -> Self:
+        """The M step for posterior mass (K, V): the penalised likelihood does not fall."""
+
+    @abstractmethod
+    def sample(
+        self, labels: np.ndarray, trials: np.ndarray, generator: np.random.Generator
+    ) -> np.ndarray:
+        """The column (n,) drawn for rows of components `labels` (n,); `trials` are a share's."""
+
+    @abstractmethod
+    def coordinates(self) -> np.ndarray:
+        """The distinct cells as points (V, m) in which groups of rows may be looked for."""
+
+    def log_prior(self) -> np.ndarray:
+        """Log density of the prior at each component's law, (K,), up to a constant."""
+        return self.log_table() @ self.cells.pseudo
+
+    def of(self, components: slice) -> Self:
+        """The law of some of the components alone."""
+        return replace(self, **{name: getattr(self, name)[components] for name in self.LAW})
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """The law; the cells belong to the rows."""
+        return {name: getattr(self, name) for name in self.LAW}
+
+    @classmethod
+    def from_arrays(cls, column: int, arrays: Mapping[str, np.ndarray]) -> Self:
+        nowhere = Cells(np.zeros(0), np.zeros(0))
+        return cls(column, nowhere, **{name: arrays[name] for name in cls.LAW})
+
+
+@dataclass(frozen=True, eq=False)
+class CountBlock(Block):
+    """Negative binomial counts: mean (K,) and size (K,), variance mean + mean^2 / size."""
+
+    LAW = ("mean", "size")
+
+    mean: np.ndarray = field(default_factory=lambda: np.ones(1))
+    size: np.ndarray = field(default_factory=lambda: np.ones(1))
+
+    @property
+    def n_parameters(self) -> int:
+        return 2 * len(self.mean)
+
+    def log_table(self) -> np.ndarray:
+        ratio, x = (self.mean / self.size)[:, None], self.cells.distinct
+        odds = np.log(ratio) - np.log1p(ratio)
+        terms = _rising(self.size, x) + odds * x - self.size[:, None] * np.log1p(ratio)
+        return np.asarray(terms - gammaln(x + 1))
+
+    def begun(self, histogram: np.ndarray) -> Self:
+        """Sizes by the method of moments first."""
+        x, mass = self.cells.distinct, histogram + self.cells.pseudo
+        total = mass.sum(axis=1)
+        mean = np.maximum(mass @ x / total, MEAN_FLOOR)
+        excess = mass @ x**2 / total - mean**2 - mean
+        size = np.clip(mean**2 / np.maximum(excess, 1e-2 * mean), *SIZE_RANGE)
+        return _repeated(replace(self, mean=mean, size=size), histogram)
+
+    def updated(self, histogram: np.ndarray) -> Self:
+        """The mean is the histogram's whatever the size is; a Newton step on the log size."""
+        x, mass = self.cells.distinct, histogram + self.cells.pseudo
+        total = mass.sum(axis=1)
+        mean = np.maximum(mass @ x / total, MEAN_FLOOR)
+        rising = self.cells.folds[0].rising(mass)
+
+        def evaluated(theta: np.ndarray) -> Evaluated:
+            size = np.exp(theta[:, 0])
+            value, first, second = rising(size)
+            ratio = mean / size
+            # beside the factorials a cell counts by its value, which adds up to total * mean
+            value = value + total * (mean * np.log(ratio) - (size + mean) * np.log1p(ratio))
+            gradient = size * (first - total * np.log1p(ratio))
+            second = second + total * mean / (size * (size + mean))
+            return value, gradient[:, None], (size**2 * second + gradient)[:, None, None]
+
+        begun = np.log(np.broadcast_to(self.size, mean.shape))[:, None]
+        theta = _ascend(begun, evaluated, np.log(SIZE_RANGE)[:, None])
+        return replace(self, mean=mean, size=np.exp(theta[:, 0]))
+
+    def sample(
+        self, labels: np.ndarray, trials: np.ndarray, generator: np.random.Generator
+    ) -> np.ndarray:
+        rate = generator.gamma(self.size[labels], (self.mean / self.size)[labels])
+        return generator.poisson(rate).astype(float)
+
+    def coordinates(self) -> np.ndarray:
+        """log(1 + count)."""
+        return np.log1p(self.cells.distinct)[:, None]
+
+
+@dataclass(frozen=True, eq=False)
+class ShareBlock(Block):
+    """Beta-binomial shares: mean (K,) and concentration (K,); the number of trials is given.
+
+    Successes need not be whole: gamma functions stand for the factorials.
+    """
+
+    LAW = ("mean", "concentration")
+
+    mean: np.ndarray = field(default_factory=lambda: np.full(1, 0.5))
+    concentration: np.ndarray = field(default_factory=lambda: np.full(1, FIRST_CONCENTRATION))
+
+    @property
+    def n_parameters(self) -> int:
+        return 2 * len(self.mean)
+
+    def log_table(self) -> np.ndarray:
+        s, t = self.cells.distinct.real, self.cells.distinct.imag
+        a, b = self.mean * self.concentration, (1 - self.mean) * self.concentration
+        terms = _rising(a, s) + _rising(b, t - s) - _rising(a + b, t)
+        return np.asarray(terms + gammaln(t + 1) - gammaln(s + 1) - gammaln(t - s + 1))
+
+    def begun(self, histogram: np.ndarray) -> Self:
+        """Means of the pooled trials first."""
+        mass = histogram + self.cells.pseudo
+        total = np.maximum(mass @ self.cells.distinct.imag, 1e-300)
+        mean = np.clip(mass @ self.cells.distinct.real / total, *SHARE_RANGE)
+        first = np.full(len(mean), FIRST_CONCENTRATION)
+        return _repeated(replace(self, mean=mean, concentration=first), histogram)
+
+    def updated(self, histogram: np.ndarray) -> Self:
+        """A Newton step on the logit of the mean and the log concentration together.
+
+        The likelihood needs the histogram only per number of successes, failures and trials
+        (Minka 2000, "Estimating a Dirichlet distribution", section 3).
+        """
+        mass = histogram + self.cells.pseudo
+        rising = [fold.rising(mass) for fold in self.cells.folds]
+
+        def evaluated(theta: np.ndarray) -> Evaluated:
+            a, b = _beta(theta)
+            won, lost, tried = (
+                sums(shape) for shape, sums in zip((a, b, a + b), rising, strict=True)
+            )
+            slopes = _share_slopes(a, b, won[1:], lost[1:], tried[1:])
+            return won[0] + lost[0] - tried[0], *slopes
+
+        begun = np.column_stack([logit(self.mean), np.log(self.concentration)])
+        begun = np.broadcast_to(begun, (len(histogram), 2))
+        limits = np.column_stack([logit(SHARE_RANGE), np.log(SIZE_RANGE)])
+        theta = _ascend(begun, evaluated, limits)
+        return replace(self, mean=expit(theta[:, 0]), concentration=np.exp(theta[:, 1]))
+
+    def sample(
+        self, labels: np.ndarray, trials: np.ndarray, generator: np.random.Generator
+    ) -> np.ndarray:
+        a, b = self.mean * self.concentration, (1 - self.mean) * self.concentration
+        chances = generator.beta(a[labels], b[labels])
+        drawn = generator.binomial(np.nan_to_num(trials).round().astype(int), chances)
+        return np.divide(drawn, trials, out=np.full(len(labels), np.nan), where=trials > 0)
+
+    def coordinates(self) -> np.ndarray:
+        """Logit of the posterior mean share under the first law (empirical Bayes)."""
+        s, t = self.cells.distinct.real, self.cells.distinct.imag
+        shrunk = (s + self.mean[0] * self.concentration[0]) / (t + self.concentration[0])
+        return np.asarray(logit(np.clip(shrunk, *SHARE_RANGE)))[:, None]
+
+
+@dataclass(frozen=True, eq=False)
+class CategoryBlock(Block):
+    """Categories: the probability (K, L + 1) of each of L sorted levels and of any other one.
+
+    A level not seen in the fit has the same probability under every component, that of Laplace's
+    rule for one more row: it makes a row unusual and says nothing of its component.
+    """
+
+    LAW = ("probability",)
+
+    probability: np.ndarray = field(default_factory=lambda: np.zeros((1, 1)))
+    levels: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+    @property
+    def n_parameters(self) -> int:
+        return len(self.probability) * (len(self.levels) - 1)
+
+    def log_table(self) -> np.ndarray:
+        place = np.searchsorted(self.levels, self.cells.distinct)
+        known = np.append(self.levels, np.nan)[place] == self.cells.distinct
+        return np.log(self.probability[:, np.where(known, place, len(self.levels))])
+
+    def begun(self, histogram: np.ndarray) -> Self:
+        return self.updated(histogram)
+
+    def updated(self, histogram: np.ndarray) -> Self:
+        """Shares of the mass: the maximum in closed form."""
+        mass = histogram + self.cells.pseudo
+        unseen = self.probability[0, -1] or 1 / (2 + histogram.sum())
+        shares = (1 - unseen) * mass / np.maximum(mass.sum(axis=1, keepdims=True), 1e-300)
+        probability = np.column_stack([shares, np.full(len(mass), unseen)])
+        return replace(self, levels=self.cells.distinct, probability=probability)
+
+    def sample(
+        self, labels: np.ndarray, trials: np.ndarray, generator: np.random.Generator
+    ) -> np.ndarray:
+        up_to = np.cumsum(self.probability[:, :-1], axis=1)
+        drawn = generator.random(len(labels)) * up_to[labels, -1]
+        return np.asarray(self.levels[(drawn[:, None] > up_to[labels]).sum(axis=1)])
+
+    def coordinates(self) -> np.ndarray:
+        """One axis per level."""
+        return np.eye(len(self.cells.distinct))
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        return {"probability": self.probability, "levels": self.levels}
+
+    @classmethod
+    def from_arrays(cls, column: int, arrays: Mapping[str, np.ndarray]) -> Self:
+        return replace(super().from_arrays(column, arrays), levels=arrays["levels"])
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The blocks of all discrete columns, their distinct cells one after another: V in all."""
+
+    parts: tuple[Block, ...] = ()
+
+    @property
+    def n_parameters(self) -> int:
+        return sum(block.n_parameters for block in self.parts)
+
+    def log_table(self) -> np.ndarray:
+        """Log probabilities (K, V) in nats."""
+        return np.concatenate([block.log_table() for block in self.parts], axis=1)
+
+    def log_prior(self) -> np.ndarray:
+        """(K,), or zero without blocks."""
+        return np.asarray(sum((block.log_prior() for block in self.parts), start=0.0))
+
+    def begun(self, histogram: np.ndarray) -> Self:
+        """The laws of a partition, (K, V)."""
+        parts = zip(self.parts, self._parted(histogram), strict=True)
+        return type(self)(tuple(block.begun(mass) for block, mass in parts))
+
+    def updated(self, histogram: np.ndarray) -> Self:
+        """The M step for posterior mass (K, V)."""
+        parts = zip(self.parts, self._parted(histogram), strict=True)
+        return type(self)(tuple(block.updated(mass) for block, mass in parts))
+
+    def _parted(self, histogram: np.ndarray) -> list[np.ndarray]:
+        if not self.parts:
+            return []
+        flat = histogram.reshape(-1, histogram.shape[-1])
+        return np.split(flat, np.cumsum([len(b.cells.distinct) for b in self.parts])[:-1], axis=1)
+
+    def of(self, components: slice) -> Self:
+        """The laws of some of the components alone."""
+        return type(self)(tuple(block.of(components) for block in self.parts))
+
+    def on(self, cells: Self) -> Self:
+        """The same laws, if any, on the distinct cells and the prior of others."""
+        if not self.parts:
+            return self
+        pairs = zip(self.parts, cells.parts, strict=True)
+        return type(self)(tuple(replace(one, cells=other.cells) for one, other in pairs))
+
+    @classmethod
+    def joined(cls, several: Sequence[Self]) -> Self:
+        """The components of several, one after another; cells are the first one's."""
+        return cls(
+            tuple(_joined(blocks) for blocks in zip(*(s.parts for s in several), strict=True))
+        )
+
+
+def _repeated(block: AnyBlock, histogram: np.ndarray) -> AnyBlock:
+    for _ in range(FIRST_STEPS):
+        block = block.updated(histogram)
+    return block
+
+
+def _joined(blocks: Sequence[Block]) -> Block:
+    laws: dict[str, Any] = {
+        name: np.concatenate([getattr(block, name) for block in blocks]) for name in blocks[0].LAW
+    }
+    return replace(blocks[0], **laws)
+
+
+NO_BLOCKS = Blocks()
+
+
+def indicators(codes: np.ndarray, sizes: Sequence[int]) -> csc_array:
+    """Which of all blocks' cells a row has: (V, n) of ones, from codes (B, n).
+
+    sizes: distinct cells per block. A table (K, V) times these are the terms of the rows, masses
+    (K, n) times their transpose the histogram (K, V); a missing cell has no entry.
+    """
+    offsets = np.cumsum([0, *sizes])
+    block, row = np.nonzero(codes >= 0)
+    places = (codes[block, row] + offsets[block], row)
+    return csc_array((np.ones(len(row)), places), shape=(int(offsets[-1]), codes.shape[1]))
+
+
+def _rising(shape: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Log of gamma(shape + x) / gamma(shape), (K, V), the rising factorial."""
+    distinct, codes = np.unique(x, return_inverse=True)
+    return (gammaln(shape[:, None] + distinct) - gammaln(shape)[:, None])[:, codes]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Cells x (V,) made ready for sums of log rising factorials, as their shape changes.
+
+    Of whole numbers the factorial is a product, so that its log is the sum of log(shape + j) over
+    j < x, and all that counts is how much mass lies beyond each j: no gamma function is needed.
+    nodes (J,) are these j, or the distinct x; map (V, J) gives the mass beyond the one, or on the
+    other.
+    """
+
+    nodes: np.ndarray
+    map: csc_array
+    whole: bool
+
+    @classmethod
+    def of(cls, x: np.ndarray) -> Self:
+        if len(x) and x.max() <= MOST_NODES and (x == np.floor(x)).all():
+            nodes = np.arange(max(int(x.max()), 1))
+            return cls(nodes, csc_array((x[:, None] > nodes).astype(float)), True)
+        distinct, codes = np.unique(x, return_inverse=True)
+        return cls(distinct, csc_array(indicators(codes[None], [len(distinct)]).T), False)
+
+    def rising(self, mass: np.ndarray) -> Callable[[np.ndarray], Sums]:
+        """Of a shape (K,): the sum with mass (K, V), its first and second derivative, (K,) each."""
+        folded = mass @ self.map
+
+        def sums(shape: np.ndarray) -> Sums:
+            each = shape[:, None] + self.nodes
+            if self.whole:
+                first = folded / each
+                second = -(first / each).sum(axis=1)
+                return (folded * np.log(each)).sum(axis=1), first.sum(axis=1), second
+            parts = (
+                gammaln(each) - gammaln(shape)[:, None],
+                digamma(each) - digamma(shape)[:, None],
+                zeta(2, each) - zeta(2, shape)[:, None],  # trigamma
+            )
+            total, first, second = ((folded * part).sum(axis=1) for part in parts)
+            return total, first, second
+
+        return sums
+
+
+def _beta(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both shapes (K,) of the beta law with (logit mean, log concentration) = theta (K, 2)."""
+    concentration = np.exp(theta[:, 1])
+    return expit(theta[:, 0]) * concentration, expit(-theta[:, 0]) * concentration
+
+
+def _share_slopes(
+    a: np.ndarray,
+    b: np.ndarray,
+    won: tuple[np.ndarray, np.ndarray],
+    lost: tuple[np.ndarray, np.ndarray],
+    tried: tuple[np.ndarray, np.ndarray],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gradient (K, 2) and Hessian (K, 2, 2) by theta from the slopes by a, b and a + b.
+
+    The chain rule with da = -db = turn by the logit, da = a, db = b by the log concentration.
+    """
+    c = a + b
+    turn = a * b / c
+    lean = turn * (won[0] - lost[0])
+    grow = a * won[0] + b * lost[0] - c * tried[0]
+    bend = turn**2 * (won[1] + lost[1]) + (b - a) / c * lean
+    cross = turn * (a * won[1] - b * lost[1]) + lean
+    stretch = a**2 * won[1] + b**2 * lost[1] - c**2 * tried[1] + grow
+    hessian = np.array([[bend, cross], [cross, stretch]]).transpose(2, 0, 1)
+    return np.column_stack([lean, grow]), hessian
+
+
+def _ascend(
+    theta: np.ndarray, evaluated: Callable[[np.ndarray], Evaluated], limits: np.ndarray
+) -> np.ndarray:
+    """A Newton step up from theta (K, m), each component by itself; no objective falls.
+
+    limits: (2, m). A step that would fall is halved, and given up after HALVINGS.
+    """
+    value, gradient, hessian = evaluated(theta)
+    step = _newton_step(gradient, hessian)
+    for _ in range(HALVINGS):
+        trial = np.clip(theta + step, *limits)
+        better = evaluated(trial)[0] >= value - ROUNDING * np.abs(value)
+        if better.all():
+            return trial
+        step = np.where(better[:, None], step, step / 2)
+    return np.where(better[:, None], trial, theta)
+
+
+def _newton_step(gradient: np.ndarray, hessian: np.ndarray) -> np.ndarray:
+    """Upward steps (K, m): curvatures taken as downward ones, none longer than LONGEST_STEP."""
+    curvature, axes = np.linalg.eigh(hessian)
+    along = np.einsum("kij,ki->kj", axes, gradient)
+    along = along / np.maximum(np.abs(curvature), np.abs(along) / LONGEST_STEP + 1e-300)
+    return np.einsum("kij,kj->ki", axes, along)
