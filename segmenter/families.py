@@ -144,9 +144,7 @@ def _vei(scatter: np.ndarray, counts: np.ndarray, previous: np.ndarray | None) -
 
 def _evi(scatter: np.ndarray, counts: np.ndarray, _: np.ndarray | None) -> np.ndarray:
     own = _diagonal(scatter)
-    volumes = _geometric_mean(own)
-    shapes = own / volumes[..., None]
-    return _matrices(shapes * _pooled(volumes, counts)[..., None])
+    return _matrices(_equal_volume(own, _geometric_mean(own), counts))
 
 
 def _vvi(scatter: np.ndarray, counts: np.ndarray, _: np.ndarray | None) -> np.ndarray:
@@ -182,8 +180,7 @@ def _vev(scatter: np.ndarray, counts: np.ndarray, previous: np.ndarray | None) -
 
 
 def _evv(scatter: np.ndarray, counts: np.ndarray, _: np.ndarray | None) -> np.ndarray:
-    volumes = _volume(scatter)
-    return scatter * _rows(_pooled(volumes, counts) / volumes)
+    return _equal_volume(scatter, _volume(scatter), counts)
 
 
 def _vvv(scatter: np.ndarray, counts: np.ndarray, _: np.ndarray | None) -> np.ndarray:
@@ -203,8 +200,7 @@ def _turned(vectors: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def _equal_spread(own: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Eigenvalues (..., K, d) of EVE for scatters `own` along the common axes."""
-    volumes = _geometric_mean(own)
-    return own / volumes[..., None] * _pooled(volumes, counts)[..., None]
+    return _equal_volume(own, _geometric_mean(own), counts)
 
 
 def _own_spread(own: np.ndarray, counts: np.ndarray) -> np.ndarray:

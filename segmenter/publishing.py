@@ -16,6 +16,7 @@ import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
+from segmenter.em import SingularFitError
 from segmenter.merging import MERGE_OVERLAP, Merge, group_terms, merge, posteriors
 from segmenter.model import SegmentMixture
 from segmenter.screening import far_rows
@@ -292,7 +293,9 @@ def _of_parts(
 
     try:
         again = _parts_again(mixture, matrix[rows], least, task.seed)
-    except ValueError:  # nothing describes samples of these rows: parts are no segments that last
+    except (
+        SingularFitError
+    ):  # nothing describes samples of these rows: parts are no segments that last
         return
     for number in [task.wanted] if task.wanted else range(len(natural[0]), 1, -1):
         groups, merges = merge(terms, minimum=number, maximum=number, overlap=overlap)
@@ -323,7 +326,7 @@ def _parts_again(mixture: SegmentMixture, matrix: np.ndarray, least: int, seed: 
     fewest = max(least, mixture.n_components_ - FEWER_PARTS)
     try:
         return refits(lambda rows: fit(rows, fewest), halves(len(matrix), seed))
-    except ValueError:
+    except SingularFitError:
         return refits(lambda rows: fit(rows, 1), bootstraps(len(matrix), seed))
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from segmenter import decisions, lineage
+from segmenter.em import SingularFitError
 from segmenter.lineage import Match
 from segmenter.screening import smoothed
 from shared.encoding import SHARE_EDGE, Feature
@@ -125,7 +126,7 @@ class Task:
         try:
             warm, _ = self._trained(bought[~held], generator, start)
             cold, _ = self._trained(bought[~held], generator, None)
-        except (DataQualityError, ValueError) as error:
+        except (DataQualityError, SingularFitError) as error:
             return {"gain": None, "reason": str(error)}
         return _difference(gains(warm, cold, bought[held]))
 
@@ -146,7 +147,7 @@ def refitted(task: Task, start: Segmentation, previous: Previous) -> Fitted:
     found = task.compared(start)
     try:
         warm = task.fitted(start, {"start": task.base, **found})
-    except (DataQualityError, ValueError) as error:
+    except (DataQualityError, SingularFitError) as error:
         return task.fitted(None, {"start": None, "reason": str(error)})
     if refused := decisions.refused(warm.diagnostics):
         return task.fitted(None, {"start": None, "reason": "; ".join(refused)})

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from segmenter.selection import fences, within
 from shared.encoding import Encoder, Feature
 
 SPIKE_SHARE = 0.30  # above this share of one value a Gaussian describes the spike, not the rest
@@ -20,7 +21,6 @@ PILE_SHARE = 0.15  # near the largest value: a ridge on which a component become
 PILE_EDGE = 0.95  # of the largest value: tenure ends where the window begins, for most customers
 MISSING_SHARE = 0.05  # above this, what fills the gaps would shape the segments
 COLLINEAR_R2 = 0.999  # of a column on those before it
-FAR_IQR = 3.0  # interquartile ranges beyond the quartiles (Tukey's "far out")
 FAR_SHARE = 0.03  # of the rows; strays are few
 PSEUDO_DAYS = 2.0  # purchase days by which a share is drawn to the share of all customers
 
@@ -142,12 +142,5 @@ def dequantised(
 
 
 def far_rows(matrix: np.ndarray) -> np.ndarray:
-    """Rows (n,) with a cell more than FAR_IQR interquartile ranges outside the quartiles.
-
-    A column in which more than FAR_SHARE of the rows lie so far has a tail, or a small group of
-    customers, and not strays: it makes no row far.
-    """
-    low, high = np.quantile(matrix, [0.25, 0.75], axis=0)
-    reach = FAR_IQR * (high - low)
-    far = (matrix < low - reach) | (matrix > high + reach)
-    return far[:, far.mean(axis=0) <= FAR_SHARE].any(axis=1)
+    """Rows (n,) of complete cells (n, d) that lie beyond the fences of some column."""
+    return ~within(matrix, fences(matrix, FAR_SHARE))

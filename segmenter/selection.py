@@ -563,17 +563,17 @@ def best_of(candidates: Sequence[Candidate]) -> Candidate:
     )
 
 
-def fences(x: np.ndarray) -> np.ndarray:
+def fences(x: np.ndarray, most: float = FAR_SHARE) -> np.ndarray:
     """Lowest and highest values (2, d) of ordinary rows: FAR_IQR interquartile ranges beyond.
 
-    A column in which more than FAR_SHARE of the rows lie so far has a tail, or a small group of
-    customers, and not strays: it makes no row far.
+    A column in which more than the share `most` of the rows lie so far has a tail, or a small
+    group of customers, and not strays: it makes no row far.
     """
     low, high = np.nanquantile(x, [0.25, 0.75], axis=0)
     reach = FAR_IQR * (high - low)
     fence = np.array([low - reach, high + reach])
     share = ((x < fence[0]) | (x > fence[1])).mean(axis=0)
-    return np.where(share <= FAR_SHARE, fence, np.array([[-np.inf], [np.inf]]))
+    return np.where(share <= most, fence, np.array([[-np.inf], [np.inf]]))
 
 
 def within(x: np.ndarray, fence: np.ndarray) -> np.ndarray:

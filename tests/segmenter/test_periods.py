@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import groupby, pairwise
 from pathlib import Path
 
@@ -29,14 +28,9 @@ from shared.frames import micros
 from shared.runs import Results
 from shared.verifying import _questions
 from tests.builders import make_results
+from tests.segmenter.test_store import LAWS, START, Stand
 
-START = datetime(2026, 1, 1, tzinfo=UTC)
 CUSTOMERS = (1, 2, 3, 4)
-LAWS = (
-    "every customer has exactly one current segment row",
-    "a customer's periods have no gap and no overlap",
-    "a segment is given exactly where the state is assigned",
-)
 Answer = tuple[str, int | None]
 
 # what the density says of a customer: three posteriors, or why there is none
@@ -47,18 +41,6 @@ looks = st.one_of(
     ),
 )
 everybody = st.fixed_dictionaries(dict.fromkeys(CUSTOMERS, looks))
-
-
-@dataclass(frozen=True)
-class Stand:
-    """What the store needs of a run."""
-
-    results: Results
-    run_id: str = "run"
-
-    @property
-    def tables(self):
-        return self.results.tables
 
 
 def day(number: int) -> datetime:
