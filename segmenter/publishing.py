@@ -293,10 +293,8 @@ def _of_parts(
 
     try:
         again = _parts_again(mixture, matrix[rows], least, task.seed)
-    except (
-        SingularFitError
-    ):  # nothing describes samples of these rows: parts are no segments that last
-        return
+    except SingularFitError:
+        return  # nothing describes samples of these rows: parts are no segments that last
     for number in [task.wanted] if task.wanted else range(len(natural[0]), 1, -1):
         groups, merges = merge(terms, minimum=number, maximum=number, overlap=overlap)
         pairs = [(_grouped(a, number, overlap), _grouped(b, number, overlap)) for a, b in again]
