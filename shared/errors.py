@@ -3,6 +3,7 @@
 PeerwatchError            exit 1   failed
 ├── ConfigurationError    exit 2   the file, the command or the mapping
 ├── SchemaError           exit 2   our tables are older, newer or not ours
+├── HeldError             exit 3   another runner holds the job
 ├── DataQualityError      exit 4   too many bad rows, or too little data
 └── TemporaryError        exit 75  the same command may succeed later
 
@@ -34,6 +35,12 @@ class SchemaError(PeerwatchError):
     """The result tables are missing, older, newer, or somebody else's."""
 
     exit_code = 2
+
+
+class HeldError(PeerwatchError):
+    """Another runner holds the job, or has its slot."""
+
+    exit_code = 3
 
 
 class DataQualityError(PeerwatchError):

@@ -30,6 +30,7 @@ VIEWS = (
     "run_health",
     "coverage",
 )
+TAKING = ("running", "succeeded", "skipped", "missed")  # a run's status that takes its slot
 MOMENT_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"  # of SQLite, where moments are text
 
 
@@ -157,7 +158,7 @@ def _records(tables: Tables) -> None:
         _text("sha256", nullable=False),
         sa.Column("artifact", sa.LargeBinary, nullable=False),
     )
-    _table(
+    runs = _table(
         tables,
         "pipeline_runs",
         _text("run_id", primary_key=True),
@@ -177,6 +178,26 @@ def _records(tables: Tables) -> None:
         _text("model_version_id"),
         _text("error"),
         _text("note"),
+    )
+    taken = sa.text("slot_at IS NOT NULL AND status IN " + str(TAKING))
+    sa.Index(
+        tables.name("one_run_per_slot"),
+        runs.c.job,
+        runs.c.slot_at,
+        unique=True,
+        sqlite_where=taken,
+        postgresql_where=taken,
+    )
+    _table(
+        tables,
+        "job_leases",
+        _text("job", primary_key=True),
+        _count("token", nullable=False),
+        _text("holder", nullable=False),
+        _text("run_id", nullable=False),
+        _text("unit"),
+        _moment("taken_at", nullable=False),
+        _moment("expires_at"),
     )
     _table(
         tables,
