@@ -16,7 +16,8 @@ from datetime import date, timedelta
 import numpy as np
 from markupsafe import Markup
 
-from shared.reports import compact, masked, number
+from shared.masking import masked
+from shared.reports import compact, number
 
 INK, MUTED, RULE, PALE = "#1b2430", "#5b6776", "#dde2e9", "#b9c3d0"
 BLUE, ORANGE = "#0072b2", "#d55e00"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EARLIEST = -2_208_988_800_000_000  # 1900-01-01: older is a default value, not a payment
 LARGEST_AMOUNT = 1e12  # ten-thousandths of it, summed over a window, still fit 64 bits
 OK, NULL, WRONG = 0, 1, 2  # state of a cell
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # how one begins (OWASP)
 
 CODES = {
     "id_null": "the row has no id",
@@ -174,3 +176,16 @@ def number_codes(cells: Cells) -> dict[str, np.ndarray]:
             "number_nan": good & np.isnan(cells.values),
             "number_infinite": good & (np.abs(cells.values) > 1e30),
         }
+
+
+def write_csv(frame: pd.DataFrame, path: Path) -> None:
+    """A CSV file in which no text is a formula to a spreadsheet; numbers stay as they are."""
+    safe = frame.rename(columns=_no_formula)
+    for name in safe.columns[[not pd.api.types.is_numeric_dtype(kind) for kind in safe.dtypes]]:
+        safe[name] = safe[name].astype(object).map(_no_formula, na_action="ignore")
+    # RFC 4180, and with it a text that holds one half of a line's end is quoted.
+    safe.to_csv(path, index=False, lineterminator="\r\n")
+
+
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value

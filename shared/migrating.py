@@ -1,27 +1,27 @@
 """Brings the result tables to the newest version, under a lock, in one transaction.
 
 The revisions travel in the installed package as `shared/migrations`; in a checkout they stand
-beside it. Key columns follow the source: their kinds are recorded in `settings` between the first
-revision, which makes it, and the others, which read it.
+beside it. Key columns follow the source: the first revision records their kinds in `settings`, and
+the others read them there. For those who may not create, the same statements are printed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from shared import tables
+from shared import dictionary, tables
 from shared.errors import SchemaError
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
-RECORDS = "0001"  # the revision that makes `settings`
 LOCK = 0x70656572  # "peer": one migration at a time on PostgreSQL
 MARK = "peerwatch_version"
 
@@ -41,12 +41,12 @@ def directory() -> Path:
     return inside if inside.is_dir() else Path(__file__).parent.parent / "migrations"
 
 
-def _config(connection: Connection, target: Target) -> Config:
+def _config(target: Target, output: StringIO | None = None, **attributes: Any) -> Config:
     from alembic.config import Config
 
-    config = Config()
+    config = Config(output_buffer=output)
     config.set_main_option("script_location", str(directory()).replace("%", "%%"))
-    config.attributes.update(connection=connection, target=target)
+    config.attributes.update(target=target, **attributes)
     return config
 
 
@@ -88,30 +88,84 @@ def _newer(found: str, expected: str) -> SchemaError:
     )
 
 
+def lock(connection: Connection) -> None:
+    """Makes migrations wait for each other until the transaction ends.
+
+    SQLite's BEGIN IMMEDIATE has done so already; PostgreSQL takes an advisory lock.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(_LOCKED)
+
+
+_LOCKED = sa.select(sa.func.pg_advisory_xact_lock(sa.literal_column(str(LOCK))))
+
+
 def upgrade(connection: Connection, target: Target, revision: str = "head") -> None:
     """Runs what is missing up to `revision`; safe when several start together."""
     from alembic import command
 
-    if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
-    found = current(connection, target)
-    if found is not None and found > head():
-        raise _newer(found, head())
-    if target.schema is not None and not sa.inspect(connection).has_schema(target.schema):
-        connection.execute(sa.schema.CreateSchema(target.schema))
-    _refuse_foreign(connection, target)
-    config = _config(connection, target)
-    if found is None:
-        command.upgrade(config, RECORDS)
-        _record_kinds(connection, target)
-    command.upgrade(config, revision)
+    lock(connection)
+    _require_ours(connection, target)
+    if _lacks_schema(connection, target):
+        connection.execute(sa.schema.CreateSchema(str(target.schema)))
+    command.upgrade(_config(target, connection=connection), revision)
 
 
 def downgrade(connection: Connection, target: Target, revision: str) -> None:
     """Undoes revisions down to `revision`."""
     from alembic import command
 
-    command.downgrade(_config(connection, target), revision)
+    lock(connection)
+    command.downgrade(_config(target, connection=connection), revision)
+
+
+def script(connection: Connection, target: Target, after: Sequence[sa.Executable] = ()) -> str:
+    """Every statement that `upgrade` would run, as text for another to run; "" where none is due.
+
+    after: what is to follow in the same transaction.
+    """
+    from alembic import command
+
+    _require_ours(connection, target)
+    found = current(connection, target)
+    if found == head() and not after:
+        return ""
+    if found is not None:
+        target = replace(target, kinds=recorded_kinds(connection, target))
+    before: list[sa.Executable] = [_LOCKED] if connection.dialect.name == "postgresql" else []
+    if _lacks_schema(connection, target):
+        before.append(sa.schema.CreateSchema(str(target.schema)))
+    printed = StringIO()
+    attributes = {"dialect": connection.dialect.name, "before": before, "after": after}
+    command.upgrade(_config(target, printed, **attributes), f"{found or 'base'}:head", sql=True)
+    return printed.getvalue()
+
+
+def _require_ours(connection: Connection, target: Target) -> None:
+    """Stops before anything is made where the tables are newer, or somebody else's."""
+    found = current(connection, target)
+    if found is not None and found > head():
+        raise _newer(found, head())
+    _refuse_foreign(connection, target)
+
+
+def _lacks_schema(connection: Connection, target: Target) -> bool:
+    return target.schema is not None and not sa.inspect(connection).has_schema(target.schema)
+
+
+def comments(target: Target) -> Iterator[str]:
+    """COMMENT ON every table, view and column of ours, for PostgreSQL."""
+    for kind, meanings in (("TABLE", dictionary.TABLES), ("VIEW", dictionary.VIEWS)):
+        for name, meaning in meanings.items():
+            parts = (target.schema, f"{target.prefix}{name}")
+            where = ".".join(f'"{part}"' for part in parts if part)
+            yield f"COMMENT ON {kind} {where} IS {_literal(meaning.row)}"
+            for column, text in dictionary.columns(name).items():
+                yield f'COMMENT ON COLUMN {where}."{column}" IS {_literal(text)}'
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _refuse_foreign(connection: Connection, target: Target) -> None:
@@ -129,14 +183,6 @@ def _refuse_foreign(connection: Connection, target: Target) -> None:
             f"The database already has {', '.join(taken)}, not made by peerwatch. Nothing was "
             f"written. Set {remedy} to another name, or [results] url to another database."
         )
-
-
-def _record_kinds(connection: Connection, target: Target) -> None:
-    settings = tables.tables(target.kinds, target.schema, target.prefix).settings
-    rows: list[dict[str, Any]] = [
-        {"key": f"kind.{key}", "value": target.kinds.get(key, "text")} for key in tables.KEYS
-    ]
-    connection.execute(sa.insert(settings), rows)
 
 
 def recorded_kinds(connection: Connection, target: Target) -> dict[str, str]:

@@ -17,6 +17,7 @@ from shared.tables import Tables
 
 KINDS = ("segmenter", "fraudwatch", "ranker")
 AUTOMATIC = "gate"  # who promoted a model that passed by itself
+NAMED = 10  # signs of the SHA-256 in a model's id
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,11 @@ def load(connection: Connection, tables: Tables, model_version_id: str) -> Store
 
 
 def _stored(row: sa.Row[Any]) -> Stored:
+    if not row.model_version_id.endswith(f"-{row.sha256[:NAMED]}"):
+        raise PeerwatchError(
+            f"{row.model_version_id} holds another model than the one it is named after; it was "
+            "not read. Roll back to another: peerwatch models rollback KIND --by NAME"
+        )
     header, arrays = artifacts.unpack(row.artifact, row.sha256)
     return Stored(
         row.model_version_id, row.kind, row.status, row.trained_from, row.trained_to,
@@ -95,7 +101,7 @@ def store(
     """
     data = artifacts.pack(header, arrays)
     sha256 = artifacts.digest(data)
-    model_version_id = f"{kind}-{window[1]:%Y%m%d}-{sha256[:10]}"
+    model_version_id = f"{kind}-{window[1]:%Y%m%d}-{sha256[:NAMED]}"
     table = tables.model_versions
     there = sa.select(table.c.status).where(table.c.model_version_id == model_version_id)
     if connection.execute(there).first() is not None:

@@ -11,7 +11,6 @@ import functools
 import json
 import math
 import re
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -21,22 +20,13 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
+from shared.masking import masked
+
 CELL_LENGTH = 160  # characters of one text in a table or chart: bounds the file whatever is given
-TEXT_LENGTH = 600  # characters of one sentence or note
 MISSING = "–"
 DRIFT = ("feature", "statistic", "value", "threshold", "drifted")
 MOST_DRIFTS = 45
 NO_BREAK = "\N{NO-BREAK SPACE}"  # between a number and its unit
-
-# Full UUIDs and digests (32, 40, 64 hex digits) may hold long runs of digits by chance and are
-# identifiers of ours; anything else with 13 or more digits reads as a card or account number.
-_DIGIT_GAP = r"[\s\-‐-―_]?"
-_ACCOUNT_LIKE = re.compile(
-    r"(?P<ours>\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"
-    r"|\b(?=[0-9a-f]*[a-f])(?:[0-9a-f]{64}|[0-9a-f]{40}|[0-9a-f]{32})\b)"
-    rf"|(?<!\d)\d(?:{_DIGIT_GAP}\d){{12,}}(?!\d)"
-)
-_INVISIBLE = frozenset({"Cc", "Cf", "Cs"})  # controls, directional marks, lone surrogates
 
 
 @dataclass(frozen=True)
@@ -203,35 +193,6 @@ def _environment() -> jinja2.Environment:
     )
     environment.tests["shaded"] = lambda cell: isinstance(cell, Shaded)
     return environment
-
-
-def masked(text: object, limit: int = TEXT_LENGTH) -> str:
-    """`text` fit to be shown: card and account numbers masked, invisible characters gone.
-
-    Thirteen digits or more, also in groups, keep the first six and the last four (PCI DSS 4.0.1,
-    3.4.1). Cut to `limit` characters.
-
-    >>> masked("card 4111 1111 1111 1111, till 7")
-    'card 411111******1111, till 7'
-    """
-    # Before masking: an invisible character must not split a number, nor a cut shorten one.
-    raw = str(text)
-    visible = raw if raw.isprintable() else "".join(map(_visible, raw))
-    shown = _ACCOUNT_LIKE.sub(_mask_digits, visible)
-    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
-
-
-def _visible(character: str) -> str:
-    if character in "\t\n\r":
-        return " "
-    return "" if unicodedata.category(character) in _INVISIBLE else character
-
-
-def _mask_digits(match: re.Match[str]) -> str:
-    if match["ours"]:
-        return match[0]
-    digits = [character for character in match[0] if character.isdigit()]
-    return "".join(digits[:6]) + "*" * (len(digits) - 10) + "".join(digits[-4:])
 
 
 def _cell_text(cell: Cell) -> str:

@@ -16,6 +16,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from shared import dictionary
+
 KINDS = ("integer", "text", "uuid")
 KEYS = ("transaction", "customer", "counterparty")
 VIEWS = (
@@ -118,7 +120,12 @@ def tables(
 
 
 def _table(tables: Tables, name: str, *items: Any) -> sa.Table:
-    return sa.Table(tables.name(name), tables.metadata, *items)
+    table = sa.Table(tables.name(name), tables.metadata, *items)
+    if meaning := dictionary.TABLES.get(name):
+        table.comment = meaning.row
+        for column in table.columns:
+            column.comment = meaning.columns.get(column.name)
+    return table
 
 
 def _text(name: str, **options: Any) -> sa.Column[str]:

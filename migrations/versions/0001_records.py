@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import context, op
 
-from shared.tables import Json, Moment
+from shared.tables import KEYS, Json, Moment
 
 revision = "0001"
 down_revision = None
@@ -25,13 +25,22 @@ def _create(name: str, *items: Any) -> None:
     op.create_table(f"{_target().prefix}{name}", *items, schema=_target().schema)
 
 
-def upgrade() -> None:
-    _create(
-        "settings",
+def _create_settings() -> None:
+    """The first table, and in it the kinds of keys, which the later revisions follow."""
+    settings = op.create_table(
+        f"{_target().prefix}settings",
         sa.Column("key", sa.Text()),
         sa.Column("value", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("key"),
+        schema=_target().schema,
     )
+    kinds = {key: _target().kinds.get(key, "text") for key in KEYS}
+    rows = [{"key": f"kind.{key}", "value": kind} for key, kind in kinds.items()]
+    op.bulk_insert(settings, rows)
+
+
+def upgrade() -> None:
+    _create_settings()
     _create(
         "model_versions",
         sa.Column("model_version_id", sa.Text()),

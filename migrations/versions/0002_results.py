@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import context, op
 
-from shared.tables import Moment, key_type
+from shared.tables import KEYS, Moment, key_type
 
 revision = "0002"
 down_revision = "0001"
@@ -51,7 +51,9 @@ def _index(name: str, table: str, columns: list[str], *, where: str, unique: boo
 
 
 def _keys() -> dict[str, Any]:
-    """The types of the key columns, from the kinds that `init` recorded."""
+    """The types of the key columns, from the kinds that the first revision recorded."""
+    if context.is_offline_mode():
+        return {key: key_type(_target().kinds.get(key, "text")) for key in KEYS}
     settings = sa.table(
         f"{_target().prefix}settings", sa.column("key"), sa.column("value"), schema=_target().schema
     )

@@ -277,7 +277,7 @@ def _names(dialect: str) -> dict[str, str]:
 
 
 def upgrade() -> None:
-    names = _names(op.get_bind().dialect.name)
+    names = _names(op.get_context().dialect.name)
     schema = f'"{_target().schema}".' if _target().schema else ""
     for view, text in VIEWS.items():
         op.execute(f'CREATE VIEW {schema}"{_target().prefix}{view}" AS {text.format(**names)}')

@@ -239,7 +239,7 @@ def upgrade() -> None:
         f"{target.prefix}alerts_by_day", f"{target.prefix}fraud_alerts", ["day"],
         schema=target.schema,
     )  # fmt: skip
-    _create_views(VIEWS, _names(op.get_bind().dialect.name))
+    _create_views(VIEWS, _names(op.get_context().dialect.name))
 
 
 def downgrade() -> None:
@@ -253,4 +253,4 @@ def downgrade() -> None:
     op.drop_column(f"{target.prefix}pipeline_runs", "note", schema=target.schema)
     op.drop_column(f"{target.prefix}transaction_scores", "surprise", schema=target.schema)
     earlier = _earlier()
-    _create_views(earlier.VIEWS, earlier._names(op.get_bind().dialect.name))
+    _create_views(earlier.VIEWS, earlier._names(op.get_context().dialect.name))

@@ -42,7 +42,7 @@ def _replace_view(text: str) -> None:
     schema = f'"{_target().schema}".' if _target().schema else ""
     name = f'{schema}"{_target().prefix}{MIGRATION}"'
     op.execute(f"DROP VIEW {name}")
-    names = _views()._names(op.get_bind().dialect.name)
+    names = _views()._names(op.get_context().dialect.name)
     op.execute(f"CREATE VIEW {name} AS {text.format(**names)}")
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import pickle
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -81,6 +85,56 @@ def test_more_bytes_than_any_model_has_are_refused(monkeypatch):
 
     with pytest.raises(PeerwatchError, match=f"has {len(data)} bytes"):
         artifacts.unpack(data, artifacts.digest(data))
+
+
+def forged(tensors: dict, text: str = "{}", body: bytes = b"", size: int | None = None) -> bytes:
+    """A file with a right hash whose header was made by somebody else."""
+    header = json.dumps({"__metadata__": {"peerwatch": text}, **tensors}).encode()
+    return (len(header) if size is None else size).to_bytes(8, "little") + header + body
+
+
+HUGE = {"dtype": "F64", "shape": [10**6, 1_250_000], "data_offsets": [0, 10**13]}
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("data", "word"),
+    [
+        (forged({"means": HUGE}, body=b"x" * 10_000), "claim 10000000000000 bytes of 10000"),
+        (forged({"means": HUGE | {"data_offsets": [0, 8]}}, body=b"x" * 8), "ValueError"),
+        (forged({"means": HUGE | {"shape": [-1]}}), "ValueError"),
+        (forged({"means": HUGE | {"shape": [2.5]}}), "ValueError"),
+        (forged({"means": HUGE | {"dtype": "object"}}), "KeyError"),
+        (forged({"means": 7}), "TypeError"),
+        (forged({}, size=10**13), "claims 10000000000000 bytes"),
+        (forged({}, size=2**64 - 1), "claims 18446744073709551615 bytes"),
+        (forged({}, f'{{"a": {DEEP}}}'), "100001 levels deep"),
+        (forged({"x": json.loads("[" * 50 + "]" * 50)}), "51 levels deep"),
+        (forged({}, "7"), "TypeError"),
+        (forged({}, "no JSON"), "JSONDecodeError"),
+        (b"\x08" + bytes(7) + b"\xff" * 8, "UnicodeDecodeError"),
+        (b"\x02" + bytes(7) + b"{}", "KeyError"),
+        (pickle.dumps(print), "header claims"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_forged_model_is_refused_before_anything_is_allocated(data, word):
+    tracemalloc.start()
+
+    with pytest.raises(PeerwatchError, match="was not written by peerwatch") as caught:
+        artifacts.unpack(data, artifacts.digest(data))
+
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert word in str(caught.value)
+    assert peak < 64 * 1024 * 1024
+
+
+def test_brackets_within_texts_are_no_depth():
+    header = {"name": "[" * 1000 + '"\\' + "{" * 1000}
+    data = artifacts.pack(header, ARRAYS)
+
+    assert artifacts.unpack(data, artifacts.digest(data))[0] == header
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

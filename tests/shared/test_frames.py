@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -181,3 +182,19 @@ def test_what_is_shown_comes_from_the_text_where_there_is_one():
 
     assert cells([0, 0], text=np.array(["", "Bob 7"], dtype=object)).shown(at) == ["aaa 9"]
     assert cells([1.5, -20.25]).shown(at) == ["-99.99"]
+
+
+@pytest.mark.parametrize("sign", [*"=+-@\t\r\n", "＝", "＠"])
+def test_no_text_of_a_csv_file_is_a_formula_and_numbers_stay(tmp_path, sign):
+    text = f'{sign}HYPERLINK("http://x";"a")'
+    frame = pd.DataFrame(
+        {f"{sign}name": [text, f"a\r{text}", None], "amount": [-1.5, 2.0, np.nan], "n": [-7, 0, 1]}
+    )
+
+    frames.write_csv(frame, tmp_path / "x.csv")
+
+    with (tmp_path / "x.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == [f"'{sign}name", "amount", "n"]
+    assert rows[1:] == [["'" + text, "-1.5", "-7"], [f"a\r{text}", "2.0", "0"], ["", "", "1"]]
+    assert not any(cell.startswith(tuple("=+@\t\r\n")) for row in rows for cell in row)

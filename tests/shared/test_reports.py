@@ -90,7 +90,9 @@ def test_the_page_forbids_everything_but_its_own_styles() -> None:
     elements = Page(render("t", "s", [], AT)).elements
 
     policy = next(a["content"] for _, a in elements if a.get("http-equiv"))
-    assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    assert policy == (
+        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+    )
     assert ("html", {"lang": "en"}) in elements
 
 
