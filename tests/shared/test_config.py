@@ -11,6 +11,7 @@ from fraudwatch.config import Settings as Fraudwatch
 from segmenter.config import Settings as Segmenter
 from shared import config
 from shared.errors import ConfigurationError
+from shared.rules import Entry
 from tests.builders import toml
 
 DOMAINS = {"segmenter": Segmenter, "fraudwatch": Fraudwatch}
@@ -116,8 +117,8 @@ fraudwatch.score = "every 15 minutes"
     assert found.domains["fraudwatch"].quarantine_limit == 1.0
     assert found.domains["fraudwatch"].roles == {"count_1d": "focal", "weekend": "none"}
     assert found.schedule == {
-        "segmenter.fit": "0 1 1 * *",
-        "fraudwatch.score": "every 15 minutes",
+        "segmenter.fit": Entry("0 1 1 * *"),
+        "fraudwatch.score": Entry("every 15 minutes"),
     }
 
 
@@ -257,6 +258,53 @@ def test_a_wrong_type_says_what_was_found_and_expected(tmp_path, line, expected)
 @pytest.mark.parametrize("text", ["source = 5", "[source]\ntransactions = 'card_tx'\nurl = 'x'"])
 def test_a_value_where_a_table_belongs_is_a_fault(tmp_path, text):
     assert any("should be a table" in fault for fault in faults(tmp_path, text))
+
+
+def test_a_job_is_scheduled_by_a_rule_or_by_a_table_that_says_more(tmp_path):
+    text = toml(
+        "sqlite:///x.db",
+        more="""
+[schedule]
+segmenter.fit = "0 1 1 * *"
+segmenter.score = { rule = "0 2 * * *", catch_up = true }
+"fraudwatch.report" = { rule = "0 6 * * *", timezone = "Europe/Berlin" }
+""",
+    )
+
+    assert loaded(tmp_path, text).schedule == {
+        "segmenter.fit": Entry("0 1 1 * *"),
+        "segmenter.score": Entry("0 2 * * *", catch_up=True),
+        "fraudwatch.report": Entry("0 6 * * *", "Europe/Berlin"),
+    }
+
+
+def test_every_fault_of_a_schedule_is_named_with_its_job(tmp_path):
+    text = toml(
+        "sqlite:///x.db",
+        more="""
+[schedule]
+"segmenter.fit" = { rule = "0 1 1 * mon" }
+"segmenter.score" = { timezone = "Europe/Berlin", catchup = true }
+"segmenter.report" = { rule = "0 6 * * *", timezone = "Mars/Olympus" }
+"fraudwatch.fit" = 5
+"fraudwatch.score" = { rule = "0 6 * * *", catch_up = "yes" }
+"fraudwatch.report" = ["0 6 * * *"]
+""",
+    )
+
+    found = [fault.partition("peerwatch.toml: ")[2] or fault for fault in faults(tmp_path, text)]
+
+    for job, words in {
+        "segmenter.fit": "both given",
+        "segmenter.score": "unknown key catchup; did you mean catch_up?",
+        "segmenter.report": "no known zone",
+        "fraudwatch.fit": "should be text",
+        "fraudwatch.score": "catch_up should be true or false",
+        "fraudwatch.report": "should be text",
+    }.items():
+        assert any(fault.startswith(f'[schedule] "{job}"') and words in fault for fault in found)
+    assert '[schedule] "segmenter.score" rule is missing.' in found
+    assert len(found) == 7
 
 
 def test_a_schedule_that_is_no_table_is_a_fault(tmp_path):

@@ -1,187 +1,339 @@
-"""When jobs are due: slots against a search of every minute."""
+"""The scheduler: processes that end well, badly or not at all, and how it ends itself."""
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
+import threading
+import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from shared.scheduling import SCHEDULABLE, command, due, next_slot, rule_fault
+from shared import config, scheduling, slots
+from shared.errors import ConfigurationError, PeerwatchError, SchemaError, TemporaryError
+from shared.scheduling import Child, Scheduler, command
+from shared.slots import Due
+from tests.builders import a_bank, a_transaction, ask, make_results, toml
 
-START = datetime(2026, 2, 27, 23, 58, tzinfo=UTC)  # a Friday, near the end of a month
-DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-
-
-def numbers(field: str, low: int, high: int) -> set[int]:
-    """The numbers that a cron field names, read the long way."""
-    found: set[int] = set()
-    body, _, step = field.partition("/")
-    for part in body.split(","):
-        first, _, last = part.partition("-")
-        start, end = (low, high) if part == "*" else (int(first), int(last or first))
-        found |= set(range(start, end + 1, int(step or 1)))
-    return found
-
-
-def weekdays(field: str) -> set[int]:
-    if field == "*":
-        return set(range(7))
-    found = set()
-    for part in field.split(","):
-        first, _, last = part.partition("-")
-        found |= set(range(DAYS.index(first), DAYS.index(last or first) + 1))
-    return found
-
-
-def by_search(rule: str, after: datetime, days: int = 40) -> datetime | None:
-    """The first minute after a moment that fits the rule, each minute tried."""
-    minute, hour, day, month, weekday = rule.split(" ")
-    fits = (
-        numbers(minute, 0, 59),
-        numbers(hour, 0, 23),
-        numbers(day, 1, 31),
-        numbers(month, 1, 12),
-    )
-    named = weekdays(weekday)
-    moment = after.replace(second=0, microsecond=0) + timedelta(minutes=1)
-    for _ in range(days * 1440):
-        parts = (moment.minute, moment.hour, moment.day, moment.month)
-        if all(p in f for p, f in zip(parts, fits, strict=True)) and moment.weekday() in named:
-            return moment
-        moment += timedelta(minutes=1)
-    return None
-
-
-@pytest.mark.parametrize(
-    "rule",
-    [
-        "0 1 1 * *", "0 2 * * *", "0 3 * * sun", "0 6 * * *", "*/15 * * * *",
-        "5,35 8-18 * * mon-fri",
-        "0 0 28 2 *", "59 23 * 2,3 *", "0-30/10 12 * * wed,sat", "7 7 7 3 *", "0 */6 * * *",
-    ],
-)  # fmt: skip
-def test_the_next_slot_is_the_first_minute_that_fits(rule):
-    after = START
-    for _ in range(4):
-        expected = by_search(rule, after)
-        if expected is None:
-            break
-        found = next_slot(rule, after)
-        assert found == expected
-        assert found.utcoffset() == timedelta(0)
-        after = found
-
-
-@pytest.mark.parametrize("second", [0, 1, 59])
-@pytest.mark.parametrize("micro", [0, 1, 999_999])
-def test_a_slot_is_strictly_later(second, micro):
-    after = START.replace(second=second, microsecond=micro)
-
-    for rule in ("* * * * *", "every 1 minute"):
-        assert next_slot(rule, after) == START.replace(second=0) + timedelta(minutes=1)
-
-
-@settings(deadline=None)
-@given(
-    st.integers(1, 300),
-    st.sampled_from(["minute", "hour", "day"]),
-    st.datetimes(datetime(1971, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)),
-)
-def test_every_so_often_counts_from_1970(count, unit, after):
-    step = count * timedelta(**{f"{unit}s": 1})
-    epoch = datetime(1970, 1, 1, tzinfo=UTC)
-
-    found = next_slot(f"every {count} {unit}s", after)
-
-    assert found > after
-    assert found - after <= step
-    assert (found - epoch) % step == timedelta(0)
-
-
-def test_slots_do_not_know_summer_time():
-    berlin_spring = datetime(2026, 3, 29, 0, 30, tzinfo=UTC)
-
-    assert next_slot("30 1 * * *", berlin_spring) == datetime(2026, 3, 29, 1, 30, tzinfo=UTC)
-
-
-@pytest.mark.parametrize(
-    "rule",
-    ["0 3 * * sun", "every 15 minutes", "every 1 hour", "every 1 day", "*/5 * * * *", "0 0 29 2 *"],
-)
-def test_a_rule_that_can_be_read_has_no_fault(rule):
-    assert rule_fault(rule) is None
-
-
-@pytest.mark.parametrize(
-    "rule",
-    [
-        "0 3 * * 0", "0 3 * * 7", "0 3 * * mon-5", "0 3 * * Sun", "0 3 * *", "0 3 * * * *",
-        "@daily", "", "daily", "60 * * * *", "* 24 * * *", "* * 0 * *", "* * 32 * *", "* * * 13 *",
-        "*/0 * * * *", "30-10 * * * *", "0  3 * * *", "0 3 * * sun ", "every 0 minutes",
-        "every 15 seconds", "every minute", "every -1 hours", "every 1.5 hours", "0 0 31 2 *",
-        "every 99999999999 days", "* * * * fri-mon", "L * * * *", "0 3 * jan *", 5, None, True,
-        ["0 3 * * *"],
-    ],
-)  # fmt: skip
-def test_a_rule_that_cannot_be_read_says_what_is_expected(rule):
-    fault = rule_fault(rule)
-
-    assert fault is not None
-    assert "should be" in fault or "cannot read" in fault
-
-
-def test_weekday_numbers_are_refused_because_crons_disagree_about_them():
-    assert "weekday names" in str(rule_fault("0 3 * * 0"))
-
-
-SCHEDULE = {
-    "segmenter.fit": "0 1 1 * *",
-    "fraudwatch.score": "every 15 minutes",
-    "fraudwatch.report": "0 6 * * *",
-}
 NOON = datetime(2026, 3, 20, 12, tzinfo=UTC)
+SCORE, REPORT = Due("fraudwatch.score", NOON), Due("fraudwatch.report", NOON)
+FIT, OTHER_FIT = Due("fraudwatch.fit", NOON), Due("segmenter.fit", NOON)
+NOTHING = "pass"
+KILLED = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+EXIT = "import sys; sys.exit({})"
+ENDLESS = "import time\nprint('on', flush=True)\ntime.sleep(600)"
+DEAF = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + ENDLESS
 
 
-def test_a_job_that_never_ran_is_due_at_once():
-    assert due(SCHEDULE, {}, NOON) == list(SCHEDULE)
+class World:
+    """Tables of one row per slot: what is due until it was run, and what was said of it."""
+
+    def __init__(self, *due, codes=None, then=()):
+        self.due, self.codes, self.then = list(due), codes or {}, list(then)
+        self.settled, self.said, self.warned, self.at_a_time = [], [], [], []
+        self.children = []
+
+    def look(self, failed):
+        self.settled += failed
+        return [due for due in self.due if due not in [child.due for child in self.children]]
+
+    def launch(self, due):
+        code = self.codes.get(due.job, NOTHING)
+        process = subprocess.Popen(
+            [sys.executable, "-S", "-c", code], stdout=subprocess.PIPE, start_new_session=True
+        )
+        self.children.append(Child(due, process, datetime.now(UTC)))
+        running = [child for child in self.children if child.process.poll() is None]
+        self.at_a_time.append([child.due.job for child in running])
+        return self.children[-1]
+
+    def scheduler(self, **options):
+        options = {"once": True} | options
+        return Scheduler(self.look, self.launch, self.said.append, self.warned.append, **options)
+
+    def ran(self, **options):
+        scheduler = self.scheduler(**options)
+        scheduler.run()
+        for child in self.children:
+            child.process.stdout.close()
+        return scheduler
 
 
-def test_a_job_is_due_at_its_slot_and_not_before():
-    last = {"segmenter.fit": NOON, "fraudwatch.report": NOON}
-    half_past = NOON + timedelta(minutes=15)
-    last["fraudwatch.score"] = NOON
-
-    assert due(SCHEDULE, last, half_past - timedelta(microseconds=1)) == []
-    assert due(SCHEDULE, last, half_past) == ["fraudwatch.score"]
+# --- what is run ----------------------------------------------------------------------------------
 
 
-def test_a_job_that_started_in_its_slot_is_not_due_again():
-    last = dict.fromkeys(SCHEDULE, NOON)
+def test_everything_due_is_run_and_the_scheduler_ends():
+    done = World(SCORE, REPORT, FIT).ran()
 
-    assert due(SCHEDULE, last, NOON) == []
+    assert {due.job for due in done.started} == {SCORE.job, REPORT.job, FIT.job}
+    assert done.failed == done.held == []
 
 
-def test_slots_missed_in_a_downtime_are_caught_up_once():
-    last = dict.fromkeys(SCHEDULE, NOON - timedelta(days=40))
+def test_nothing_due_is_nothing_done():
+    assert World().ran().started == []
 
-    assert due(SCHEDULE, last, NOON) == list(SCHEDULE)
-    assert due(SCHEDULE, dict.fromkeys(SCHEDULE, NOON), NOON) == []
+
+def test_at_most_two_jobs_run_at_a_time_and_one_fit():
+    short = "import time; time.sleep(0.3)"
+    jobs = [FIT, OTHER_FIT, SCORE, REPORT]
+    world = World(*jobs, codes={due.job: short for due in jobs})
+
+    done = world.ran()
+
+    assert len(done.started) == 4
+    assert max(map(len, world.at_a_time)) == 2
+    assert {FIT.job, OTHER_FIT.job} not in map(set, world.at_a_time)
+    assert world.at_a_time[1] == [FIT.job, SCORE.job]  # a fit does not hold up scoring
+
+
+def test_a_job_that_never_succeeded_waits_for_those_before_it_in_its_domain():
+    jobs = [Due(due.job, NOON, first=True) for due in (OTHER_FIT, FIT, SCORE, REPORT)]
+    world = World(*jobs)
+
+    done = world.ran()
+
+    assert [due.job for due in done.started] == [due.job for due in jobs]
+    assert {FIT.job, SCORE.job} not in map(set, world.at_a_time)
+    assert {SCORE.job, REPORT.job} not in map(set, world.at_a_time)
+
+
+@pytest.mark.parametrize(
+    ("code", "how"),
+    [
+        (KILLED, "Its process was ended by SIGKILL."),
+        (EXIT.format(1), "Its process ended with exit code 1."),
+        (EXIT.format(75), "Its process ended with exit code 75."),
+        ("import os; os.abort()", "Its process was ended by SIGABRT."),
+    ],
+    ids=["killed", "failed", "temporary", "aborted"],
+)
+def test_a_process_that_fails_is_noted_and_leaves_the_others_alone(code, how):
+    world = World(FIT, SCORE, codes={FIT.job: code})
+
+    done = world.ran()
+
+    assert done.failed == [FIT]
+    assert set(done.started) == {FIT, SCORE}
+    assert [(child.due, child.fault) for child in world.settled] == [(FIT, how)]
+    assert any(how in text for text in world.warned)
+
+
+def test_a_slot_that_another_has_is_no_failure_and_is_not_tried_in_a_loop():
+    world = World(SCORE, codes={SCORE.job: EXIT.format(3)})
+    look, world.look = world.look, lambda failed: look(failed) or [SCORE]  # due as before
+
+    done = world.ran()
+
+    assert done.held == done.started == [SCORE]
+    assert done.failed == world.settled == []
+
+
+# --- tables that do not answer --------------------------------------------------------------------
+
+
+class Ending(World):
+    """Answers of the tables, one after the other; after the last the scheduler is told to stop."""
+
+    def __init__(self, *answers):
+        super().__init__()
+        self.answers = list(answers)
+
+    def look(self, failed):
+        answer = self.answers.pop(0)
+        if not self.answers:
+            os.kill(os.getpid(), signal.SIGTERM)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def test_a_database_that_is_away_for_a_while_is_said_once_and_waited_for():
+    away = TemporaryError("The database could not be reached.")
+    world = Ending([], away, away, PeerwatchError("disk full"), [SCORE], [])
+
+    done = world.ran(once=False, ring_seconds=0.05)
+
+    assert done.started == [SCORE]
+    assert world.warned == [
+        "The database could not be reached. The scheduler goes on and asks again.",
+        "disk full The scheduler goes on and asks again.",
+        "The result tables answer again.",
+    ]
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [ConfigurationError("no such file"), []],
+        [[], SchemaError("newer tables"), []],
+        [[], ZeroDivisionError("a fault of ours"), []],
+    ],
+    ids=["configuration", "schema", "unforeseen"],
+)
+def test_what_waiting_does_not_mend_ends_the_scheduler(answers):
+    world = Ending(*answers)
+
+    with pytest.raises((ConfigurationError, SchemaError, ZeroDivisionError)):
+        world.ran(once=False, ring_seconds=0.05)
+
+
+def test_once_a_database_that_is_away_is_an_error():
+    with pytest.raises(TemporaryError):
+        Ending(TemporaryError("away"), []).ran()
+
+
+def test_an_alarm_that_sleeps_is_replaced_by_its_silence(monkeypatch):
+    """As where the wall clock was set back by a day, which APScheduler would wait for."""
+    from contextlib import nullcontext
+
+    monkeypatch.setattr(scheduling, "_alarm", lambda _ring, _seconds: nullcontext())
+    world = Ending([], [SCORE], [])
+
+    assert world.ran(once=False, ring_seconds=0.02).started == [SCORE]
+
+
+# --- the end --------------------------------------------------------------------------------------
+
+
+def stopped_when_on(world, number, **options):
+    """Runs a scheduler that is told to stop once its child has begun; how long that took."""
+    began: list[float] = []
+
+    def stop():
+        while not world.children:
+            time.sleep(0.01)
+        world.children[0].process.stdout.readline()
+        began.append(time.monotonic())
+        os.kill(os.getpid(), number)
+
+    teller = threading.Thread(target=stop)
+    teller.start()
+    done = world.ran(once=False, **options)
+    teller.join()
+    return done, time.monotonic() - began[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_the_scheduler_stops_its_jobs_and_ends(number):
+    world = World(FIT, codes={FIT.job: ENDLESS})
+    before = signal.getsignal(number)
+
+    stopped_when_on(world, number)
+
+    assert world.children[0].process.returncode == -signal.SIGTERM
+    assert signal.getsignal(number) is before
+
+
+def test_a_job_that_does_not_stop_is_killed(monkeypatch):
+    monkeypatch.setattr(scheduling, "STOP_SECONDS", 0.2)
+    world = World(FIT, codes={FIT.job: DEAF})
+
+    stopped_when_on(world, signal.SIGTERM)
+
+    assert world.children[0].process.returncode == -signal.SIGKILL
+
+
+def test_a_stop_does_not_wait_for_a_database_that_hangs():
+    hanging = threading.Event()
+
+    class Hanging(World):
+        def look(self, failed):
+            os.kill(os.getpid(), signal.SIGTERM)
+            hanging.wait(60)
+            return []
+
+    Hanging().ran(once=False)
+
+    assert not hanging.is_set()
+    hanging.set()
+
+
+def test_a_service_manager_gives_more_time_than_the_jobs_are_given():
+    assert scheduling.STOP_SECONDS < 10
+
+
+# --- the command of a job, and all of it together -------------------------------------------------
 
 
 def test_the_command_of_a_job_is_the_one_a_person_types():
-    assert command("fraudwatch.score", "my file.toml")[0] == sys.executable
-    assert command("fraudwatch.score", "my file.toml")[-5:] == [
+    assert command(SCORE, "my file.toml")[0] == sys.executable
+    assert command(SCORE, "my file.toml")[-5:] == [
         "--config", "my file.toml", "--quiet", "fraudwatch", "score",
     ]  # fmt: skip
 
 
-def test_what_can_be_scheduled_is_what_the_contract_names_and_a_recalibration():
-    named = {
-        f"{domain}.{verb}"
-        for domain in ("segmenter", "fraudwatch")
-        for verb in ("fit", "score", "report")
-    }
-    assert set(SCHEDULABLE) == named | {"fraudwatch.recalibrate"}
+@pytest.mark.parametrize(
+    ("job", "words"),
+    [
+        ("fraudwatch.score", ["--until", NOON.isoformat()]),
+        ("fraudwatch.fit", ["--until", NOON.isoformat()]),
+        ("fraudwatch.recalibrate", ["--until", NOON.isoformat()]),
+        ("segmenter.fit", ["--until", NOON.isoformat()]),
+        ("segmenter.score", ["--as-of", NOON.isoformat()]),
+        ("fraudwatch.report", []),
+        ("segmenter.report", []),
+    ],
+)
+def test_a_slot_that_is_caught_up_is_run_as_of_its_moment(job, words):
+    _, verb = job.split(".")
+
+    typed = command(Due(job, NOON, catch_up=True), "peerwatch.toml")
+
+    assert typed[typed.index(verb) + 1 :] == words
+    assert command(Due(job, NOON), "peerwatch.toml")[-1] == verb
+
+
+@pytest.fixture
+def bank(database: str, tmp_path: Path) -> config.Configuration:
+    """A bank without a champion, whose scoring is scheduled."""
+    a_bank(database, [a_transaction()])
+    make_results(database)
+    path = tmp_path / "peerwatch.toml"
+    path.write_text(toml(database, '[schedule]\n"fraudwatch.score" = "every 1 day"'))
+    return config.load(path, {})
+
+
+def runs_of(database: str) -> list[tuple]:
+    table = "pipeline_runs" if database.startswith("sqlite") else "peerwatch.pipeline_runs"
+    return ask(
+        database, f'SELECT status, "trigger", slot_at, error FROM {table} ORDER BY started_at'
+    )
+
+
+def test_a_scheduled_run_is_a_process_whose_record_has_its_slot(database, bank):
+    warned: list[str] = []
+    scheduler = scheduling.of(bank, lambda _text: None, warned.append, once=True)
+
+    scheduler.run()
+
+    ((status, trigger, slot, error),) = runs_of(database)
+    assert (status, trigger) == ("failed", "schedule")
+    assert "found no champion" in error
+    assert str(slot)[:10] == f"{datetime.now(UTC):%Y-%m-%d}"
+    assert str(slot)[11:19] == "00:00:00"
+    assert [due.job for due in scheduler.failed] == ["fraudwatch.score"]
+    assert any("exit code 2" in text for text in warned)
+
+
+def test_a_process_that_died_at_once_is_in_the_tables_as_an_attempt(database, bank):
+    def launch(due):
+        process = subprocess.Popen([sys.executable, "-S", "-c", KILLED])
+        return Child(due, process, datetime.now(UTC))
+
+    def look(failed):
+        return scheduling.look(bank, failed, datetime.now(UTC))
+
+    scheduler = Scheduler(look, launch, print, print, once=True)
+    scheduler.run()
+
+    assert len(scheduler.started) == 1
+    ((status, _, _, error),) = runs_of(database)
+    assert (status, error) == ("failed", "Its process was ended by SIGKILL.")
+    (due,) = slots.look(
+        make_results(database), bank.schedule, datetime.now(UTC) + timedelta(minutes=3)
+    )
+    assert due.job == "fraudwatch.score"
