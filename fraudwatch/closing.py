@@ -115,16 +115,19 @@ class _Closer:
         ends = [frames.day_start(np.datetime64(day) + step, zone) for step in (0, 1)]
         window = (ends[0], ends[1])
         reviews, reasons = self._reviews(day, window)  # reads the source: not within our lock
-        with run.results.transaction() as connection:
-            runs.lock(connection, KIND)
+
+        def work(connection: Connection) -> bool:
             if store.is_closed(connection, run.tables, day):
-                return
+                return False
             if len(reviews):
-                reviews["segment_id"] = store.segments_then(connection, run, reviews)
-                store.write_alerts(connection, run, reviews, reasons)
+                segments = store.segments_then(connection, run, reviews)
+                store.write_alerts(connection, run, reviews.assign(segment_id=segments), reasons)
             self._judge(connection, day, store.day_p_values(connection, run.tables, day, window))
-        self.days += 1
-        self.explored += len(reviews)
+            return True
+
+        if runs.unit(run, KIND, work):
+            self.days += 1
+            self.explored += len(reviews)
 
     def _judge(self, connection: Connection, day: date, found: pd.DataFrame) -> None:
         """Writes the q-values of the day's alerts, its drift, and its row."""

@@ -204,8 +204,8 @@ def registered(
     ranked = learning.rank(learned, window.until, zone, settings.seed)
     diagnostics = learned.diagnostics | figures
     counted = run.source.counted(frames.micros(run.clock))
-    with run.results.transaction() as connection:
-        runs.lock(connection, KIND)
+
+    def work(connection: Any) -> tuple[str, str | None, dict[str, Any]]:
         name = _stored(connection, run, window, learned.detector, len(learned.frame), diagnostics)
         _decided(connection, run, name, gate, champion)
         champions = registry.champion_id(connection, run.tables, KIND)
@@ -216,6 +216,9 @@ def registered(
             connection, run, window=_moments(window), rows_read=inspection.rows_read,
             rows_written=1, rows_quarantined=new,
         )  # fmt: skip
+        return name, champions, leads
+
+    name, champions, leads = runs.unit(run, KIND, work)
     verdict = _verdict(name, champions, gate)
     data = {**diagnostics, "gate": gate, "status": verdict.split(" (")[0], "ranker": leads}
     told = (
@@ -451,8 +454,8 @@ def registered_as_child(
     """Stores the recalibrated model as a child of the champion; it leads if its gate lets it."""
     figures = _gate_figures(learned, window, run.settings(KIND))
     gate = decisions.gate(figures, None)
-    with run.results.transaction() as connection:
-        runs.lock(connection, KIND)
+
+    def work(connection: Any) -> tuple[str, str | None]:
         name = _stored(
             connection, run, replace(window, since=frames.micros(champion.trained_from)),
             learned.detector, len(learned.frame), figures, champion.model_version_id,
@@ -463,6 +466,9 @@ def registered_as_child(
             connection, run, window=_moments(window), rows_read=len(learned.frame),
             rows_written=1, rows_quarantined=0,
         )  # fmt: skip
+        return name, champions
+
+    name, champions = runs.unit(run, KIND, work)
     verdict = _verdict(name, champions, gate)
     told = f"recalibrated {champion.model_version_id} as {name}: {verdict}"
     return said(outcome, told, {**figures, "gate": gate, "status": verdict}, name)

@@ -14,8 +14,8 @@ from fraudwatch.fitting import (
     training_window,
 )
 from fraudwatch.reviewing import evaluate, explain, sample, write_report
-from fraudwatch.scope import KIND, look_back, require_champion, scope_start
-from fraudwatch.scoring import Range, score_range
+from fraudwatch.scope import KIND, Range, require_champion, scope_start, to_score
+from fraudwatch.scoring import score_range
 from fraudwatch.verdicts import record
 from shared import accounts, frames, registry
 from shared.accounts import until_or_newest
@@ -72,11 +72,8 @@ def _read(window: Window, inspection: accounts.Inspection) -> Outcome:
 def score(run: Run, request: Request) -> Outcome:
     """Scores what is in scope, visible and unscored, and raises alerts."""
     champion = require_champion(run)
-    until = until_or_newest(run, request.until)
-    with run.results.transaction() as connection:
-        scope = scope_start(connection, run)
-        since = look_back(connection, run, scope)
-    return score_range(run, request, champion, Range(since, until, scope), role="published")
+    window = to_score(run, request, until_or_newest(run, request.until))
+    return score_range(run, request, champion, window, role="published")
 
 
 def backfill(run: Run, request: Request) -> Outcome:

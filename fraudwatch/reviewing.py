@@ -424,7 +424,7 @@ def sample(run: Run, request: Request) -> Outcome:
     drawn = detector.sample(int(request.options["size"]), int(request.options["seed"]))
     path = Path(str(request.options.get("out") or "fraudwatch_sample.csv"))
     if not request.dry_run:
-        drawn.to_csv(path, index=False)
+        frames.write_csv(drawn, path)
     verb = "would have written" if request.dry_run else "wrote"
     return Outcome(
         f"{verb} {len(drawn)} synthetic transactions to {path}",

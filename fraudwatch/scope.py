@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +13,8 @@ import pandas as pd
 from fraudwatch import store
 from shared import frames, registry, runs
 from shared.accounts import days_before, local_day
-from shared.errors import ConfigurationError, TemporaryError
+from shared.errors import ConfigurationError, OvertakenError
+from shared.jobs import Request
 from shared.runs import Run
 
 KIND, RANKER = "fraudwatch", "ranker"  # the models of this domain
@@ -19,6 +22,10 @@ SCORE_COLUMNS = (
     "transaction_id", "occurred_at", "customer_id", "counterparty_id", "amount", "currency",
 )  # fmt: skip
 IN_SAMPLE_DAYS = 7  # before the end of the first training window: a new user sees alerts at once
+HOUR, DAY = 3_600_000_000, frames.MICROSECONDS_PER_DAY
+LOOK_BACK_EVERY = HOUR  # a look-back of days, made at each run, would be most of what is read
+OVERLAP = HOUR  # rows seldom become visible in the order of their times
+ARRIVAL_MARGIN = HOUR  # the longest transaction that writes rows: their arrival is its beginning
 
 
 def transaction_key(run: Run, text: str) -> Any:
@@ -61,7 +68,7 @@ def require_same_champion(connection: Any, run: Run, model: registry.Stored) -> 
     """A promotion in the middle of a run ends it: the next run goes on with the new champion."""
     now = registry.champion_id(connection, run.tables, KIND)
     if now != model.model_version_id:
-        raise TemporaryError(
+        raise OvertakenError(
             f"{run.command} was overtaken: {now} became champion. What is written stays; run it "
             "again."
         )
@@ -83,8 +90,88 @@ def scope_day(connection: Any, run: Run) -> np.datetime64:
     )
 
 
+@dataclass(frozen=True)
+class Range:
+    """What is looked at, and where the scope begins; microseconds."""
+
+    since: int
+    until: int
+    scope: int
+    whole: bool = True  # a whole look-back, with the rows that have no time
+    arrived: int | None = None  # the newest arrival that was seen before anything was read
+
+
+def to_score(run: Run, request: Request, until: int) -> Range:
+    """What a run looks at: the whole look-back, or what is new and what is known to be late.
+
+    A person's run always looks back wholly, so that what is there is found. The schedule's does so
+    when it is due, and in between begins shortly before the watermark, or with the earliest row
+    that arrived late.
+    """
+    with run.results.transaction() as connection:
+        scope = scope_start(connection, run)
+        whole = look_back(connection, run, scope)
+        newest = watermark(connection, run)
+        known = runs.read_settings(connection, run.tables, "look_back.")
+        same = runs.read_settings(connection, run.tables, "scored_from").get("") == str(scope)
+    by_hand = not request.options.get("scheduled")
+    if newest is None or not same or by_hand or _is_due(run, known):
+        return Range(whole, until, scope, arrived=_newest_arrival(run))
+    since, arrived = max(whole, newest - OVERLAP), None
+    if run.source.mapping.arrived_at is not None:
+        late, arrived = _arrived_late(run, int(known[_arrivals(run)]), (whole, since))
+        since = min(since, late)
+    return Range(since, until, scope, whole=False, arrived=arrived)
+
+
+def _is_due(run: Run, known: Mapping[str, str]) -> bool:
+    """Whether the last whole look-back is too long ago, or (as of a clock that went back) to
+    come."""
+    mapped = run.source.mapping.arrived_at is not None
+    every = DAY if mapped else LOOK_BACK_EVERY
+    if "at" not in known or (mapped and _arrivals(run) not in known):
+        return True
+    return not 0 <= frames.micros(run.clock) - int(known["at"]) < every
+
+
+def _arrivals(run: Run) -> str:
+    """The setting that holds the newest arrival that was seen, of this column."""
+    return f"arrived.{run.source.mapping.arrived_at}"
+
+
+def _newest_arrival(run: Run) -> int | None:
+    if run.source.mapping.arrived_at is None:
+        return None
+    return run.source.newest(frames.micros(run.clock), "arrived_at")
+
+
+def _arrived_late(run: Run, seen: int, window: tuple[int, int]) -> tuple[int, int]:
+    """(the earliest moment in the window of a row that arrived of late and has no score, the newest
+    arrival); the window's end where there is no such row."""
+    late, newest = run.source.arrived(seen - ARRIVAL_MARGIN, window, frames.micros(run.clock))
+    with run.results.transaction() as connection:
+        new = store.unscored(connection, run.tables, late.transaction_id)
+    earliest = late.occurred_at[new].min() if new.any() else window[1]
+    return int(earliest), max(seen, newest or seen)
+
+
+def remember_reached(connection: Any, run: Run, window: Range) -> None:
+    """From where, and up to where, all that was visible is scored; microseconds."""
+    known = runs.read_settings(connection, run.tables, "scored_until")
+    until = max(window.until, int(known.get("", window.until)))
+    reached = {"scored_from": str(window.scope), "scored_until": str(until)}
+    if window.whole:
+        newest = store.watermark(connection, run.tables) or until
+        reached["look_back.at"] = str(frames.micros(run.clock))
+        reached["look_back.until"] = str(min(newest, until))
+    if window.arrived is not None:
+        reached[f"look_back.{_arrivals(run)}"] = str(window.arrived)
+    runs.write_settings(connection, run.tables, reached)
+
+
 def look_back(connection: Any, run: Run, scope: int) -> int:
-    """Where new rows are looked for: a few days behind the newest scored row, within the scope.
+    """Where new rows are looked for: a few days behind the newest row that was scored when the last
+    look-back was whole, within the scope.
 
     An earlier scope than the last run's is looked at from its start.
     """
@@ -92,6 +179,8 @@ def look_back(connection: Any, run: Run, scope: int) -> int:
     known = runs.read_settings(connection, run.tables, "scored_from")
     if newest is None or int(known[""]) > scope:
         return scope
+    until = runs.read_settings(connection, run.tables, "look_back.until").get("")
+    newest = newest if until is None else min(newest, int(until))
     late = run.settings(KIND).allowed_lateness_days
     zone = run.source.settings.timezone
     return max(scope, frames.day_start(local_day(days_before(newest, late), zone), zone))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,10 +13,13 @@ from fraudwatch.closing import Closed, close_days, late_q_values
 from fraudwatch.scope import (
     KIND,
     SCORE_COLUMNS,
+    Range,
+    remember_reached,
     require_same_champion,
     watermark,
     with_all_columns,
 )
+from fraudwatch.workers import Part, Task, Window, shared_out
 from shared import accounts, frames, registry, runs
 from shared.accounts import days_before, local_day
 from shared.jobs import Outcome, Request
@@ -27,15 +30,7 @@ if TYPE_CHECKING:
     from fraudwatch.assessing import Assessed, Assessor
 
 SCORING = "fraudwatch.score"  # the job; a backfill is the other that scores
-
-
-@dataclass(frozen=True)
-class Range:
-    """What is looked at, and where the scope begins; microseconds."""
-
-    since: int
-    until: int
-    scope: int
+GATE_ROWS = 2_000  # of a short window the gate judges as many, until the next whole look-back
 
 
 def score_range(
@@ -44,18 +39,23 @@ def score_range(
     from fraudwatch.assessing import Assessor
 
     settings = run.settings(KIND)
-    inspection = accounts.inspect(run, window.since, window.until)
-    accounts.require_quality(inspection, settings.quarantine_limit, run.command)
+    inspection = accounts.inspect(run, window.since, window.until, whole=window.whole)
+    least = 0 if window.whole else GATE_ROWS
+    accounts.require_quality(inspection, settings.quarantine_limit, run.command, least)
     assessor = Assessor(run, model)
-    scorer = _Scorer(run, request, assessor, role)
+    raises = role == "published" and (run.job == SCORING or bool(request.options.get("raise")))
+    scorer = _Scorer(run, request, model, role, inspection.undated)
     with run.results.transaction() as connection:
         scorer.watermark = watermark(connection, run) or 0
-    undated: pd.DataFrame | None = inspection.undated
-    for (since, until), (rows, own, batch) in zip(
-        inspection.slices, accounts.stream(run, inspection.slices, assessor.lead), strict=True
-    ):
-        scorer.slice(rows, own, batch, undated, (since, until))
-        undated = None  # they stand with the first slice
+    for part in shared_out(
+        run,
+        Task(str(run.config.path), run.job, run.run_id, run.clock.isoformat(),
+             model.model_version_id, role, raises),
+        inspection.slices,
+        Slices(run, assessor, role, raises).assessed,
+        int(request.options.get("workers") or 1),
+    ):  # fmt: skip
+        scorer.take(part)
     late, closed = 0, Closed(0, 0, None)
     if not request.dry_run:
         late = _closed_books(run, window)
@@ -87,27 +87,20 @@ def score_range(
     )
 
 
-class _Scorer:
-    """Scores slice after slice; each slice's scores, alerts, reasons, quarantine and ledger row
-    become visible together."""
+class Slices:
+    """Assesses slice after slice; writes nothing, so that any process may do it."""
 
-    def __init__(self, run: Run, request: Request, assessor: Assessor, role: str) -> None:
-        self.run, self.request, self.assessor = run, request, assessor
-        self.model, self.role = assessor.model, role
-        self.raises = role == "published" and (
-            run.job == SCORING or bool(request.options.get("raise"))
-        )
-        self.watermark = self.written = self.raised = self.late = 0
+    def __init__(self, run: Run, assessor: Assessor, role: str, raises: bool) -> None:
+        self.run, self.assessor, self.role, self.raises = run, assessor, role, raises
+        self.model = assessor.model
 
-    def slice(
-        self,
-        rows: pd.DataFrame,
-        own: np.ndarray,
-        batch: Batch,
-        undated: pd.DataFrame | None,
-        window: tuple[int, int],
-    ) -> None:
-        """One unit of work; the rows without a time, where given, belong to it."""
+    def assessed(self, slices: Sequence[Window]) -> Iterator[Part]:
+        """What each slice gives, one after the other."""
+        read = accounts.stream(self.run, tuple(slices), self.assessor.lead)
+        for window, (rows, own, batch) in zip(slices, read, strict=True):
+            yield self._part(rows, own, batch, window)
+
+    def _part(self, rows: pd.DataFrame, own: np.ndarray, batch: Batch, window: Window) -> Part:
         with self.run.results.transaction() as connection:
             done = store.published(connection, self.run.tables, *window)
         targets = own
@@ -116,12 +109,8 @@ class _Scorer:
         assessed = self.assessor.assess(rows, targets)
         scores = self._scores(assessed)
         alerts, reasons = self._alerts(assessed, scores)
-        self.run.progress(batch.rows_read)
-        if self.request.dry_run:
-            self.written += len(scores)
-            self.raised += len(alerts)
-            return
-        self._write(scores, alerts, reasons, undated, batch, window)
+        passed = batch.rows[["transaction_id"]]
+        return Part(window, batch.rows_read, scores, alerts, reasons, batch.refused, passed)
 
     def _scores(self, assessed: Assessed) -> pd.DataFrame:
         picked = with_all_columns(assessed.rows)
@@ -159,41 +148,63 @@ class _Scorer:
         )
         return alerts, reasons.assign(alert_id=alerts.alert_id.to_numpy()[reasons["row"]])
 
-    def _write(
+
+class _Scorer:
+    """Takes part after part: the scores, alerts, reasons, quarantine and ledger row of each become
+    visible together. The rows without a time stand with the first."""
+
+    def __init__(
         self,
-        scores: pd.DataFrame,
-        alerts: pd.DataFrame,
-        reasons: pd.DataFrame,
+        run: Run,
+        request: Request,
+        model: registry.Stored,
+        role: str,
         undated: pd.DataFrame | None,
-        batch: Batch,
-        window: tuple[int, int],
     ) -> None:
-        run = self.run
-        refused = frames.gather([batch.refused] if undated is None else [batch.refused, undated])
-        with run.results.transaction() as connection:
-            runs.lock(connection, KIND)
+        self.run, self.request, self.model, self.role = run, request, model, role
+        self.undated = undated
+        self.watermark = self.written = self.raised = self.late = 0
+
+    def take(self, part: Part) -> None:
+        self.run.progress(part.rows_read)
+        if self.request.dry_run:
+            self.written += len(part.scores)
+            self.raised += len(part.alerts)
+            return
+        self._write(part, self.undated)
+        self.undated = None
+
+    def _write(self, part: Part, undated: pd.DataFrame | None) -> None:
+        """One unit of work."""
+        run, scores, window = self.run, part.scores, part.window
+        refused = frames.gather([part.refused] if undated is None else [part.refused, undated])
+
+        def work(connection: Any) -> tuple[int, int, int]:
             if self.role == "published":
                 require_same_champion(connection, run, self.model)
             own = None if self.role == "published" else self.model.model_version_id
             new = store.unscored(connection, run.tables, scores.transaction_id, own)
             written = store.write_scores(connection, run, scores[new], self.role)
-            raised = self._raise(connection, alerts, reasons, scores.transaction_id[new])
-            refused = accounts.less_published(connection, run, refused)
+            raised = self._raise(connection, part.alerts, part.reasons, scores.transaction_id[new])
+            still = accounts.less_published(connection, run, refused)
             quarantined = accounts.quarantine(
-                connection, run, refused, batch.rows.transaction_id, window,
+                connection, run, still, part.passed.transaction_id, window,
                 undated=undated is not None,
             )  # fmt: skip
             runs.record_batch(
                 connection,
                 run,
                 window=(frames.moment(window[0]), frames.moment(window[1])),
-                rows_read=batch.rows_read,
+                rows_read=part.rows_read,
                 rows_written=written,
                 rows_quarantined=quarantined,
             )
+            return written, raised, int((scores.occurred_at[new] < self.watermark).sum())
+
+        written, raised, late = runs.unit(run, KIND, work)
         self.written += written
         self.raised += raised
-        self.late += int((scores.occurred_at[new] < self.watermark).sum())
+        self.late += late
 
     def _raise(
         self, connection: Any, alerts: pd.DataFrame, reasons: pd.DataFrame, new: pd.Series
@@ -219,14 +230,16 @@ def _closed_books(run: Run, window: Range) -> int:
     """Renews the day counts and what the views need; returns the rows that came too late."""
     settings, zone = run.settings(KIND), run.source.settings.timezone
     scope = local_day(window.scope, zone)
-    counted = run.source.counted(frames.micros(run.clock))
-    with run.results.transaction() as connection:
-        runs.lock(connection, KIND)
+    first = None if window.whole else local_day(window.since, zone)
+    begin = None if first is None else frames.day_start(first, zone)
+    counted = run.source.counted(frames.micros(run.clock), begin)
+
+    def work(connection: Any) -> int:
         if run.job == SCORING:
-            _remember_reached(connection, run, window)
+            remember_reached(connection, run, window)
         newest = watermark(connection, run) or window.scope
         behind = local_day(days_before(newest, settings.allowed_lateness_days), zone)
-        accounts.count_days(connection, run, scope, counted)
+        accounts.count_days(connection, run, scope, counted, first)
         runs.write_settings(
             connection,
             run.tables,
@@ -240,10 +253,4 @@ def _closed_books(run: Run, window: Range) -> int:
         )
         return accounts.too_late(connection, run)
 
-
-def _remember_reached(connection: Any, run: Run, window: Range) -> None:
-    """From where, and up to where, all that was visible is scored; microseconds."""
-    known = runs.read_settings(connection, run.tables, "scored_until")
-    until = max(window.until, int(known.get("", window.until)))
-    reached = {"scored_from": str(window.scope), "scored_until": str(until)}
-    runs.write_settings(connection, run.tables, reached)
+    return runs.unit(run, KIND, work)

@@ -225,7 +225,11 @@ def alert_of_transaction(
 
 def write_verdicts(connection: Connection, run: Run, verdicts: pd.DataFrame) -> int:
     """Inserts verdicts; one said twice at one moment by one person is one."""
-    return insert_new(connection, run.tables.fraud_verdicts, verdicts)
+    table = run.tables.fraud_verdicts
+    # The table refuses an id that it has, so that none replaces what was said.
+    said = list(connection.execute(sa.select(table.c.verdict_id)).scalars())
+    new = verdicts[~verdicts.verdict_id.isin(said)].drop_duplicates("verdict_id")
+    return insert_new(connection, table, new)
 
 
 def verdicts(connection: Connection, tables: Tables, before: int | None = None) -> pd.DataFrame:

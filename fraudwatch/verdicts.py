@@ -12,8 +12,8 @@ import pandas as pd
 
 from fraudwatch import store
 from fraudwatch.decisions import natural_id
-from fraudwatch.scope import transaction_key
-from shared import frames
+from fraudwatch.scope import KIND, transaction_key
+from shared import frames, runs
 from shared.errors import ConfigurationError, PeerwatchError
 from shared.jobs import Outcome, Request
 from shared.runs import Run
@@ -38,8 +38,7 @@ def record(run: Run, request: Request) -> Outcome:
     frame = pd.DataFrame([row for row in rows if row is not None])
     written = 0
     if not request.dry_run:
-        with run.results.transaction() as connection:
-            written = store.write_verdicts(connection, run, frame)
+        written = runs.unit(run, KIND, lambda c: store.write_verdicts(c, run, frame))
     verb = f"would have recorded {len(frame)}" if request.dry_run else f"recorded {written}"
     again = f"; {len(frame) - written} were known already" if written < len(frame) else ""
     return Outcome(

@@ -12,7 +12,7 @@ import pandas as pd
 from segmenter import decisions
 from segmenter.population import Population
 from shared import frames, registry
-from shared.errors import ConfigurationError, TemporaryError
+from shared.errors import ConfigurationError, OvertakenError
 from shared.runs import Run
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def require_same_champion(connection: Any, run: Run, name: str | None) -> None:
     """A promotion in the middle of a run ends it: the next run goes on with the new champion."""
     now = registry.champion_id(connection, run.tables, KIND)
     if now != name:
-        raise TemporaryError(
+        raise OvertakenError(
             f"{run.command} was overtaken: {now} became champion. Nothing was written; run it "
             "again."
         )

@@ -132,11 +132,10 @@ def registered(
 ) -> Outcome:
     """Stores the candidate, its segments, their lineage and its gate, and the challenger beside
     it, in one transaction with quarantine and ledger."""
-    beside = None
-    with run.results.transaction() as connection:
-        runs.lock(connection, KIND)
+
+    def work(connection: Any) -> tuple[_Candidate, _Candidate | None, str, int]:
         require_same_champion(connection, run, None if champion is None else champion.name)
-        candidate = _candidate(connection, run, window, champion, previous, fitted)
+        candidate, beside = _candidate(connection, run, window, champion, previous, fitted), None
         if fitted.challenger is not None:
             beside = _candidate(connection, run, window, champion, previous, fitted.challenger)
         name = candidate.name
@@ -145,6 +144,9 @@ def registered(
         status = registry.load(connection, run.tables, name).status
         written = sum(one.new for one in (candidate, beside) if one is not None)
         _books(connection, run, population, window, written)
+        return candidate, beside, status, written
+
+    candidate, beside, status, written = runs.unit(run, KIND, work)
     said = _said(outcome, candidate, status, fitted.diagnostics)
     return replace(_beside(said, beside), rows_written=written)
 

@@ -20,14 +20,16 @@ def rename(run: Run, request: Request) -> Outcome:
     segment_id = int(request.options["segment_id"])
     name, by = str(request.options["name"]).strip(), str(request.options["by"]).strip()
     champion = require_champion(run, frames.micros(run.clock))
-    with run.results.transaction() as connection:
-        runs.lock(connection, KIND)
+
+    def work(connection: Any) -> str:
         known = store.segments(connection, run.tables, champion.name)
         published = {int(i): str(n) for i, n in zip(known.segment_id, known.name, strict=True)}
         _require(run, champion, published, segment_id, name, by)
         if not request.dry_run:
             store.rename_segment(connection, run.tables, segment_id, name, by)
-    before = published[segment_id]
+        return published[segment_id]
+
+    before = runs.unit(run, KIND, work)
     verb = "would have renamed" if request.dry_run else "renamed"
     return Outcome(
         f'{verb} segment {segment_id} from "{before}" to "{name}"; refits keep the name',

@@ -319,7 +319,7 @@ def sample(run: Run, request: Request) -> Outcome:
     ]
     path = Path(str(request.options.get("out") or "segmenter_sample.csv"))
     if not request.dry_run:
-        drawn.to_csv(path, index=False)
+        frames.write_csv(drawn, path)
     verb = "would have written" if request.dry_run else "wrote"
     return Outcome(
         f"{verb} {len(drawn)} synthetic customers to {path}",

@@ -65,10 +65,14 @@ def read(run: Run, model: Model, first: int, last: int) -> Population:
 def refuse_earlier(run: Run, as_of: int) -> None:
     """History goes forward; what lies before the newest as-of is a backfill."""
     with run.results.transaction() as connection:
-        newest = store.newest_as_of(connection, run.tables)
-    if newest is not None and frames.moment(as_of) < newest:
+        _require_newest(connection, run, frames.moment(as_of))
+
+
+def _require_newest(connection: Any, run: Run, as_of: datetime) -> None:
+    newest = store.newest_as_of(connection, run.tables)
+    if newest is not None and as_of < newest:
         raise ConfigurationError(
-            f"segmenter score was asked for {_shown(frames.moment(as_of))}, but customers are "
+            f"segmenter score was asked for {_shown(as_of)}, but customers are "
             f"scored as of {_shown(newest)} already. For history before each customer's first "
             "period: peerwatch backfill segmenter --from T --to T --every month"
         )
@@ -93,12 +97,10 @@ def written(run: Run, model: Model, people: Population, looked: Looked) -> Outco
     """
     as_of = frames.moment(looked.as_of)
     metrics = _drift(model, looked)
-    with run.results.transaction() as connection:
-        runs.lock(connection, KIND)
+
+    def work(connection: Any) -> tuple[pd.DataFrame, int, datetime]:
         require_same_champion(connection, run, model.name)
-        newest = store.newest_as_of(connection, run.tables)
-        if newest is not None and as_of < newest:
-            refuse_earlier(run, looked.as_of)
+        _require_newest(connection, run, as_of)
         current = store.current_segments(connection, run.tables, as_of)
         decided = looked.assigned(model.ids, current)
         opened = store.write_periods(connection, run, decided, as_of, model.name)
@@ -107,6 +109,9 @@ def written(run: Run, model: Model, people: Population, looked: Looked) -> Outco
         store.write_drift(connection, run, metrics)
         newest_fit = store.newest_fit(connection, run.tables, KIND)
         _books(connection, run, model, people, looked.as_of, opened)
+        return decided, opened, newest_fit
+
+    decided, opened, newest_fit = runs.unit(run, KIND, work)
     outcome = _outcome(run, model, people, looked, decided, opened)
     due = bool(drift.drifted(metrics)) and drift.challenger_due(newest_fit, as_of)
     return replace(
@@ -212,13 +217,16 @@ def rebuilt(run: Run, request: Request, model: Model, moments: list[int]) -> Out
         return Outcome("nothing to rebuild: every customer's history begins earlier", {"rows": 0})
     people = read(run, model, before[0], before[-1])
     every = in_order(model.ids, (look(model, people, as_of) for as_of in before))
-    with run.results.transaction() as connection:
-        runs.lock(connection, KIND)
+
+    def work(connection: Any) -> pd.DataFrame:
         require_same_champion(connection, run, model.name)
         history = decisions.history(every, store.first_periods(connection, run.tables))
         if not request.dry_run:
             store.write_history(connection, run, history, model.name)
             _books(connection, run, model, people, before[-1], len(history))
+        return history
+
+    history = runs.unit(run, KIND, work)
     verb = "would have rebuilt" if request.dry_run else "rebuilt"
     customers = history.customer_id.nunique()
     return Outcome(

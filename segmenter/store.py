@@ -10,7 +10,7 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from segmenter.features import RESERVED
+from segmenter.features import FEATURES, RESERVED
 from shared import frames
 from shared.database import insert_new, staged, upsert
 from shared.runs import Run
@@ -18,6 +18,9 @@ from shared.tables import Tables
 
 PERIOD = ("customer_id", "state", "segment_id", "probability", "log_likelihood")
 MODEL, CONFIGURATION = "model", "configuration"  # who named a segment, if no person did
+# What the columns of features mean, as comments of the database.
+MEANINGS = {feature.name: feature.description for feature in FEATURES}
+MAPPED = "of what is mapped; the model's card describes it"
 
 
 # --- segments -----------------------------------------------------------------------------------
@@ -261,16 +264,25 @@ def _wide_table(
     connection: Connection, run: Run, names: Sequence[str], texts: Sequence[str]
 ) -> sa.Table:
     """customer_features as it is in the database, with a column for each name."""
+    table = feature_table(connection, run.tables)
+    for name in names:
+        if name not in table.c:
+            _add_feature(connection, table, name, is_text=name in texts)
+    return feature_table(connection, run.tables)
+
+
+def _add_feature(connection: Connection, table: sa.Table, name: str, *, is_text: bool) -> None:
+    """A further column, which on PostgreSQL a writer who does not own the table may add as well."""
+    if connection.dialect.name == "postgresql":
+        add = getattr(sa.func, sa.quoted_name(str(table.schema), True)).add_customer_feature
+        connection.execute(sa.select(add(name, is_text, MEANINGS.get(name, MAPPED))))
+        return
     from alembic.operations import Operations
     from alembic.runtime.migration import MigrationContext
 
-    table = feature_table(connection, run.tables)
+    column: sa.Column[Any] = sa.Column(name, sa.Text() if is_text else sa.Double())
     change = Operations(MigrationContext.configure(connection))
-    for name in names:
-        if name not in table.c:
-            column: sa.Column[Any] = sa.Column(name, sa.Text() if name in texts else sa.Double())
-            change.add_column(table.name, column, schema=table.schema)
-    return feature_table(connection, run.tables)
+    change.add_column(table.name, column, schema=table.schema)
 
 
 def feature_table(connection: Connection, tables: Tables) -> sa.Table:

@@ -34,7 +34,7 @@ class Inspection:
 
     rows_read: int
     refused: pd.DataFrame
-    undated: pd.DataFrame
+    undated: pd.DataFrame | None  # None where they were not looked for
     slices: tuple[tuple[int, int], ...]
     source_rows: int = 0
 
@@ -45,11 +45,17 @@ class Inspection:
 
 
 def inspect(
-    run: Run, since: int, until: int, each: Callable[[Batch], None] = lambda _batch: None
+    run: Run,
+    since: int,
+    until: int,
+    each: Callable[[Batch], None] = lambda _batch: None,
+    *,
+    whole: bool = True,
 ) -> Inspection:
     """Reads the window once through the gate, in slices of whole days; writes nothing.
 
-    each: what else is to be done with a slice while it is there.
+    each: what else is to be done with a slice while it is there. whole: whether the rows without a
+    valid time are looked for as well, which may be anywhere in the table.
     """
     counts, _ = run.source.counted(frames.micros(run.clock), since)
     slices = tuple(_slices(counts, since, until, run.source.settings.timezone))
@@ -59,17 +65,21 @@ def inspect(
         refused.append(batch.refused)
         rows_read += batch.rows_read
         each(batch)
-    undated = run.source.undated(frames.micros(run.clock))
+    undated = run.source.undated(frames.micros(run.clock)) if whole else None
     total = 0
-    if len(undated):
+    if undated is not None and len(undated):
         counts, timeless = run.source.counted(frames.micros(run.clock))
         total = int(counts.sum()) + timeless
     return Inspection(rows_read, frames.gather(refused), undated, slices, total)
 
 
-def _rows_of(refused: pd.DataFrame) -> int:
+def _rows_of(refused: pd.DataFrame | None) -> int:
     """How many source rows are refused; one with several faults has several refusals."""
-    return int(refused.groupby(["row_key", "day"], dropna=False).source_rows.max().sum())
+    return (
+        0
+        if refused is None
+        else int(refused.groupby(["row_key", "day"], dropna=False).source_rows.max().sum())
+    )
 
 
 def _slices(counts: pd.Series, since: int, until: int, timezone: str) -> Iterator[tuple[int, int]]:
@@ -87,20 +97,21 @@ def _slices(counts: pd.Series, since: int, until: int, timezone: str) -> Iterato
         yield start, until
 
 
-def require_quality(inspection: Inspection, limit: float, job: str) -> None:
+def require_quality(inspection: Inspection, limit: float, job: str, least: int = 0) -> None:
     """Stops the run, before anything is written, where too many rows are refused.
 
     The window's share is of the rows read, that of the rows without a time is of the whole table:
     old ones would else weigh more the shorter the window is.
+    least: the share is at least of so many rows, as one of a few tells nothing.
     """
     parts = (
-        (inspection.refused, inspection.rows_read, ""),
+        (inspection.refused, max(inspection.rows_read, least), ""),
         (inspection.undated, inspection.source_rows, " of the table"),
     )
     faults = [
         f"{_rows_of(refused)} of {total} rows{where} refused ({_by_code(refused)})"
         for refused, total, where in parts
-        if _rows_of(refused) > limit * total
+        if refused is not None and _rows_of(refused) > limit * total
     ]
     if faults:
         raise DataQualityError(
@@ -230,10 +241,15 @@ def less_published(connection: Connection, run: Run, refused: pd.DataFrame) -> p
 
 
 def count_days(
-    connection: Connection, run: Run, scope: np.datetime64, counted: tuple[pd.Series, int]
+    connection: Connection,
+    run: Run,
+    scope: np.datetime64,
+    counted: tuple[pd.Series, int],
+    since: np.datetime64 | None = None,
 ) -> None:
     """Renews `source_days`: rows of each local day, those before `scope` apart.
 
+    since: the first day that was counted; earlier days, and the rows without a time, stay.
     counted: what `Source.counted` found before the transaction began. To read the source within
     it would lose its locks where both are one SQLite file: the reader is a second SQLite in this
     process, and a process's locks on a file are one.
@@ -242,7 +258,8 @@ def count_days(
     days = pd.to_datetime(counts.index.to_numpy()).date
     before = counts.to_numpy() * (counts.index.to_numpy() < scope)
     table = run.tables.source_days
-    connection.execute(sa.delete(table))
+    stale = sa.true() if since is None else table.c.day >= since.astype(object)
+    connection.execute(sa.delete(table).where(stale))
     frame = pd.DataFrame(
         {
             "day": pd.Series(days, dtype="object"),
@@ -252,7 +269,7 @@ def count_days(
         }
     )
     insert_new(connection, table, frame)
-    if undated:
+    if undated and since is None:
         connection.execute(
             sa.insert(table).values(
                 day=None, source_rows=undated, before_scope=0, counted_at=run.clock

@@ -8,30 +8,35 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
-from functools import wraps
+from datetime import UTC, date, datetime, timedelta
+from functools import partial, wraps
 from importlib.metadata import entry_points, version
+from io import StringIO
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from zoneinfo import ZoneInfo
 
 import click
 
 from shared.errors import ConfigurationError, PeerwatchError
+from shared.masking import guarded, guarded_data
 
 if TYPE_CHECKING:
     from shared.config import Configuration
     from shared.jobs import Outcome, Request
+    from shared.scheduling import Scheduler
 
 # One thread unless the user says otherwise: on a busy machine small nets on several threads were
 # measured 7 to 500 times slower. It is said before numpy is first imported.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 DOMAINS = ("segmenter", "fraudwatch")
+STOP_SECONDS = 8  # service managers give ten, and kill
 
 
 @dataclass
@@ -44,23 +49,31 @@ class Front:
     quiet: bool = False
     debug: bool = False
     trigger: str = "manual"
+    slot: datetime | None = None  # of the schedule
 
     def config(self) -> Configuration:
         from shared import config
 
         return config.load(self.config_path, os.environ)
 
-    def say(self, message: str, data: Mapping[str, Any] | None = None) -> None:
-        """The result on standard output: text, or with --json nothing but data."""
+    def say(
+        self, message: str, data: Mapping[str, Any] | None = None, *, verbatim: bool = False
+    ) -> None:
+        """The result on standard output: text, or with --json nothing but data.
+
+        verbatim: statements to be run, whose names must stay as they are.
+        """
         if self.as_json:
-            click.echo(json.dumps(data or {}, default=_plain, allow_nan=False, sort_keys=True))
+            shown = json.loads(json.dumps(data or {}, default=_plain))
+            shown = shown if verbatim else guarded_data(shown)
+            click.echo(json.dumps(shown, allow_nan=False, sort_keys=True))
         elif not self.quiet:
-            click.echo(message)
+            click.echo(message if verbatim else guarded(message))
 
     def note(self, message: str) -> None:
         """A remark on standard error."""
         if not self.quiet:
-            click.echo(message, err=True)
+            click.echo(guarded(message), err=True)
 
 
 def _plain(value: Any) -> Any:
@@ -148,7 +161,9 @@ def cli(context: click.Context, config_path: str | None, **flags: Any) -> None:
     """Segment labels and fraud alerts, written back to your own SQL database."""
     path = config_path or os.environ.get("PEERWATCH_CONFIG") or "peerwatch.toml"
     trigger = os.environ.get("PEERWATCH_TRIGGER", "manual")
-    context.obj = Front(Path(path), trigger=trigger, **flags)
+    slot = os.environ.get("PEERWATCH_SLOT")
+    moment = datetime.fromisoformat(slot) if slot else None
+    context.obj = Front(Path(path), trigger=trigger, slot=moment, **flags)
 
 
 # --- making and looking -------------------------------------------------------------------------
@@ -156,15 +171,22 @@ def cli(context: click.Context, config_path: str | None, **flags: Any) -> None:
 
 @cli.command()
 @click.option("--url", required=True, help="SQLAlchemy URL of your database.")
+@click.option("--no-create", is_flag=True, help="Print the SQL of the result tables, run none.")
 @everywhere
-def init(front: Front, url: str) -> None:
+def init(front: Front, url: str, no_create: bool) -> None:
     """Look at the database, propose the mapping, make the result tables."""
     from shared import setup
 
-    made = setup.init(url, front.config_path, dry_run=front.dry_run, environment=os.environ)
+    made = setup.init(
+        url,
+        front.config_path,
+        dry_run=front.dry_run,
+        environment=os.environ,
+        create=not no_create,
+    )
     for line in made.notes:
         front.note(line)
-    front.say(made.message, made.data)
+    front.say(made.message, made.data, verbatim=no_create)
 
 
 @cli.command()
@@ -181,11 +203,17 @@ def doctor(front: Front) -> None:
 
 
 @cli.command()
+@click.option("--sql", is_flag=True, help="Print the statements, run none.")
 @everywhere
-def migrate(front: Front) -> None:
+def migrate(front: Front, sql: bool) -> None:
     """Bring the result tables to the newest version."""
-    from shared import migrating, runs
+    from shared import migrating, runs, setup
 
+    if sql:
+        printed = setup.statements(front.config())
+        said = printed or "-- the result tables are at the newest version"
+        front.say(said, {"sql": printed}, verbatim=True)
+        return
     results = runs.results_of(front.config())
     with results.transaction() as connection:
         before = migrating.current(connection, results.target)
@@ -195,6 +223,22 @@ def migrate(front: Front) -> None:
             migrating.upgrade(connection, results.target)
     after = before if front.dry_run else migrating.head()
     front.say(f"result tables: version {before} before, {after} now", {"from": before, "to": after})
+
+
+@cli.command("grants")
+@click.option("--reader", metavar="NAME", help="Who reads the source.")
+@click.option("--writer", metavar="NAME", help="Who runs the jobs.")
+@click.option("--analyst", metavar="NAME", help="Who reads results and gives verdicts.")
+@click.option("--migrator", metavar="NAME", help="Who owns the result tables.")
+@everywhere
+def print_grants(front: Front, **names: str | None) -> None:
+    """Print the statements that give each role its rights; run none."""
+    from shared import grants
+
+    given = {role: name for role, name in names.items() if name is not None}
+    found = grants.statements(front.config(), given)
+    lines = [line for where, items in found.items() for line in (f"-- in {where}", *items)]
+    front.say("\n".join(lines), {"statements": found}, verbatim=True)
 
 
 @cli.command()
@@ -252,15 +296,37 @@ def _run_job(front: Front, name: str, /, **request: Any) -> Outcome:
     job = _job(name)
     kept = front.trigger if job.writes and not front.dry_run else None
     with (
+        _stopped_politely(),
         _bar(front, name) as progress,
-        runs.opened(config, name, datetime.now(UTC), progress, kept) as run,
+        runs.opened(config, name, datetime.now(UTC), progress, kept, front.slot) as run,
     ):
-        return runs.execute(run, job, made, front.trigger)
+        return runs.execute(run, job, made, front.trigger, front.slot)
+
+
+@contextmanager
+def _stopped_politely() -> Iterator[None]:
+    """SIGTERM undoes the unit of work in hand, records the run as abandoned, and ends with 143.
+
+    What cannot be interrupted, such as a long read, is cut off after `STOP_SECONDS`: a killed run
+    leaves nothing half-written either.
+    """
+
+    def stop(_signal: int, _frame: Any) -> None:
+        if hasattr(signal, "alarm"):
+            signal.alarm(STOP_SECONDS)
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _do(front: Front, name: str, /, **request: Any) -> None:
     outcome = _run_job(front, name, **request)
     front.say(outcome.message, _finite(outcome.data))
+    front.slot = None  # what follows is none of the schedule's
     for following in outcome.then:
         front.note(_run_job(front, following, until=outcome.window_to).message)
 
@@ -366,12 +432,23 @@ def fraudwatch_recalibrate(front: Front, **request: Any) -> None:
     _do(front, "fraudwatch.recalibrate", **request)
 
 
+WORKERS = click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Processes that share the work.",
+)
+
+
 @fraudwatch.command("score")
 @UNTIL
+@WORKERS
 @everywhere
 def fraudwatch_score(front: Front, **request: Any) -> None:
     """Score what is in scope and unscored, and raise alerts."""
-    _do(front, "fraudwatch.score", **request)
+    _do(front, "fraudwatch.score", scheduled=front.trigger == "schedule", **request)
 
 
 @fraudwatch.command("report")
@@ -430,6 +507,7 @@ def fraudwatch_verdict(front: Front, **said: Any) -> None:
 @click.option("--model", help="fraudwatch: this model's scores, beside the published ones.")
 @click.option("--raise", "raises", is_flag=True, help="fraudwatch: raise alerts as well.")
 @click.option("--every", type=click.Choice(["month"]), help="segmenter: one as-of per month.")
+@WORKERS
 @everywhere
 def backfill(front: Front, kind: str, raises: bool, **request: Any) -> None:
     """Fill a past range: scores for what has none, or segment history."""
@@ -520,11 +598,56 @@ def show_runs(front: Front, last: int) -> None:
         found = runs.listed(connection, results.tables, last)
     lines = [
         f"{item['started_at']:%Y-%m-%d %H:%M:%S}  {item['job']:<20}{item['status']:<11}"
+        f"{_slot(item['slot_at']):<20}"
         f"read {item['rows_read']:>9,}  written {item['rows_written']:>9,}  "
-        f"quarantined {item['rows_quarantined']:>5,}  {item['error'] or ''}"
+        f"quarantined {item['rows_quarantined']:>5,}  "
+        f"{'  '.join(filter(None, (item['error'], item['note'])))}".rstrip()
         for item in found
     ]
     front.say("\n".join(lines) or "no runs yet", {"runs": found})
+
+
+def _slot(slot: datetime | None) -> str:
+    """The slot of a run; nothing of one that was typed."""
+    return "" if slot is None else f"@ {slot:%Y-%m-%d %H:%M}"
+
+
+class SpanType(click.ParamType):
+    """A span of time: 90s, 30m, 1h, 2d."""
+
+    name = "SPAN"
+    SECONDS: ClassVar = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> timedelta:
+        if isinstance(value, timedelta):
+            return value
+        number, unit = str(value)[:-1], str(value)[-1:]
+        if unit not in self.SECONDS or not number.isdecimal() or len(number) > 6:
+            self.fail(f"{value!r} is no span of time, e.g. 90s, 30m, 1h or 2d.")
+        return timedelta(seconds=int(number) * self.SECONDS[unit])
+
+
+@cli.command()
+@click.option(
+    "--max-lag",
+    type=SpanType(),
+    default="1h",
+    show_default=True,
+    help="How late a job may be: 30m, 1h, 2d.",
+)
+@click.option("--openmetrics", "metrics", is_flag=True, help="As OpenMetrics text.")
+@everywhere
+def health(front: Front, max_lag: timedelta, metrics: bool) -> None:
+    """Whether what is scheduled is done, for monitors: exit 0 or 1."""
+    from shared import health as checking
+
+    found = checking.check(front.config(), datetime.now(UTC), max_lag)
+    if metrics:
+        click.echo(checking.openmetrics(found), nl=False)
+    else:
+        front.say("\n".join(found.lines()), found.data)
+    if found.reasons:
+        raise click.exceptions.Exit(1)
 
 
 @cli.command()
@@ -532,35 +655,34 @@ def show_runs(front: Front, last: int) -> None:
 @everywhere
 def schedule(front: Front, once: bool) -> None:
     """Run the schedule in the foreground; each job is a process of its own."""
-    from shared import runs, scheduling
+    from shared import runs, scheduling, slots
 
     config = front.config()
     if not config.schedule:
         raise ConfigurationError(f"{config.path} has no [schedule]; nothing to wait for.")
-    started_now: list[str] = []
-    failed: list[str] = []
-
-    def check() -> None:
-        results = runs.open_results(config)
-        with results.transaction() as connection:
-            started = runs.last_started(connection, results.tables)
-        for job in scheduling.due(config.schedule, started, datetime.now(UTC)):
-            front.note(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {job}")
-            started_now.append(job)
-            if not front.dry_run and scheduling.run_child(job, str(config.path)):
-                failed.append(job)
-
-    if once:
-        check()
-        verb = "due" if front.dry_run else "ran"
-        front.say(
-            f"{verb}: {', '.join(started_now)}" if started_now else "nothing is due",
-            {"jobs": started_now, "failed": failed},
-        )
-        if failed:
-            raise PeerwatchError(f"These jobs failed: {', '.join(failed)}. See: peerwatch runs")
+    if front.dry_run:
+        found = slots.peek(runs.open_results(config), config.schedule, datetime.now(UTC))
+        jobs = [due.job for due in found]
+        front.say(f"due: {', '.join(jobs)}" if jobs else "nothing is due", {"jobs": jobs})
         return
-    scheduling.ring(check)
+    scheduler = scheduling.of(config, front.note, partial(click.echo, err=True), once=once)
+    scheduler.run()
+    if once:
+        _say_what_ran(front, scheduler)
+
+
+def _say_what_ran(front: Front, scheduler: Scheduler) -> None:
+    done = {
+        "jobs": scheduler.started,
+        "failed": scheduler.failed,
+        "done_by_another": scheduler.held,
+    }
+    names = {key: [due.job for due in found] for key, found in done.items()}
+    text = f"ran: {', '.join(names['jobs'])}" if names["jobs"] else "nothing is due"
+    front.say(text, names)
+    if names["failed"]:
+        failed = ", ".join(dict.fromkeys(names["failed"]))
+        raise PeerwatchError(f"These jobs failed: {failed}. See: peerwatch runs")
 
 
 @cli.command()
@@ -589,12 +711,14 @@ def main() -> int:
     except click.Abort:
         return 130
     except click.ClickException as error:
-        error.show()
+        with StringIO() as said:
+            error.show(file=said)
+            click.echo(guarded(said.getvalue()), err=True, nl=False)
         return 2
     except PeerwatchError as error:
         if debug:
             raise
-        click.echo(f"peerwatch: {error}", err=True)
+        click.echo(guarded(f"peerwatch: {error}"), err=True)
         return error.exit_code
     except Exception as error:
         if debug:

@@ -23,10 +23,17 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from shared.errors import ConfigurationError
+from shared.rules import SCHEDULABLE, Entry
 
 ENVIRONMENT = "PEERWATCH_"
 NAME = re.compile(r"\$\{(\w+)\}")  # a value from the environment
-OWN_VARIABLES = ("PEERWATCH_TRIGGER", "PEERWATCH_CONFIG", "PEERWATCH_DATA", "PEERWATCH_TEST_URL")
+OWN_VARIABLES = (
+    "PEERWATCH_TRIGGER",
+    "PEERWATCH_SLOT",
+    "PEERWATCH_CONFIG",
+    "PEERWATCH_DATA",
+    "PEERWATCH_TEST_URL",
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,7 @@ class Transactions:
     order: str | None = None
     categories: tuple[str, ...] = ()
     numbers: tuple[str, ...] = ()
+    arrived_at: str | None = None  # when the row came to the table: finds late rows by its index
     label: str | None = None
     label_time: str | None = None
     label_kind: str | None = None
@@ -159,7 +167,7 @@ class Configuration:
     source: Source
     results: Results
     domains: Mapping[str, Any]
-    schedule: Mapping[str, str]
+    schedule: Mapping[str, Entry]
 
     @property
     def results_url(self) -> str:
@@ -394,23 +402,28 @@ def _substituted(value: Any, environment: Mapping[str, str], where: str, faults:
     return NAME.sub(replace, value)
 
 
-def _schedule(table: Any, faults: list[str]) -> dict[str, str]:
-    """Job name to rule; which rules can be read is for shared.scheduling to say."""
-    from shared.scheduling import SCHEDULABLE, rule_fault
-
+def _schedule(table: Any, faults: list[str]) -> dict[str, Entry]:
+    """Job name to what is said of it: a rule, or a table with the rule and more."""
     if not isinstance(table, dict):
         faults.append("[schedule] should be a table.")
         return {}
-    flat = {
-        f"{job}.{verb}": rule
-        for job, verbs in table.items()
-        for verb, rule in (verbs.items() if isinstance(verbs, dict) else [("", verbs)])
-    }
-    flat = {name.rstrip("."): rule for name, rule in flat.items()}
+    flat: dict[str, Any] = {}
+    for name, said in table.items():
+        nested = isinstance(said, dict) and "." not in name  # segmenter.fit without quotes
+        flat |= {f"{name}.{verb}": rule for verb, rule in said.items()} if nested else {name: said}
     unknown_keys(flat, list(SCHEDULABLE), "[schedule]", faults)
-    faults.extend(
-        f'[schedule] "{name}": {fault}'
-        for name, rule in flat.items()
-        if (fault := rule_fault(rule)) is not None
-    )
-    return flat
+    return {name: _entry(name, said, faults) for name, said in flat.items()}
+
+
+def _entry(job: str, said: Any, faults: list[str]) -> Entry:
+    where = f'[schedule] "{job}"'
+    if not isinstance(said, str | dict):
+        faults.append(
+            f'{where} should be text, such as "0 3 * * sun" or "every 15 minutes", or a table '
+            f'such as {{ rule = "0 6 * * *", timezone = "Europe/Berlin" }}; found {_shown(said)}.'
+        )
+        return Entry("")
+    entry: Entry = build(Entry, {"rule": said} if isinstance(said, str) else said, where, faults)
+    if entry.rule is not None and (fault := entry.fault()) is not None:
+        faults.append(f"{where}: {fault}")
+    return entry

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +29,62 @@ if TYPE_CHECKING:
 STREAMED_ROWS = 65_536  # in memory at once where a whole table is read
 SQLITE_BATCH = "adbc.sqlite.query.batch_rows"
 BUSY_SECONDS = 30  # how long a writer waits for another before it gives up
-READ_ONLY = "-c default_transaction_read_only=on"
+# Of sessions on our tables: a writer that is paused within a transaction lets others pass.
+WRITING = {
+    "lock_timeout": f"{BUSY_SECONDS}s",
+    "idle_in_transaction_session_timeout": "120s",
+}
+COUNTED = {"preserve_rowcount": True}  # PostgreSQL's count is kept only where it is asked for
+READ_ONLY = "default_transaction_read_only"
+NAME_BYTES = 63  # of a session's name on PostgreSQL
 SECRETS = ("pass", "secret", "token", "key")  # in names of a URL's further settings
 # What SQLite says of a file that another time may be free, there, or have room.
 TRANSIENT_NAMES = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_FULL")
-TRANSIENT_STATES = {"40001", "40P01", "55P03", "57P01", "57P03", "08000", "08003", "08006"}
+TRANSIENT_STATES = {
+    *("40001", "40P01", "55P03"),  # serialisation, deadlock, lock time-out
+    *("57P01", "57P02", "57P03"),  # ended by an administrator, crash, starting up
+    *("08000", "08001", "08003", "08006"),  # the connection
+    *("57014", "25P03"),  # a statement, or a session within a transaction, that took too long
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a session on the user's tables may take before the server itself ends it; seconds."""
+
+    statement: int  # the age of a snapshot, which keeps the server from tidying up behind it
+    lock: int = 5  # a waiting reader lets nobody past who waits for the same table
+    idle: int = 60  # within a transaction
+
+    @property
+    def options(self) -> dict[str, str]:
+        """PostgreSQL's settings of the session."""
+        return {
+            READ_ONLY: "on",
+            "statement_timeout": f"{self.statement}s",
+            "lock_timeout": f"{self.lock}s",
+            "idle_in_transaction_session_timeout": f"{self.idle}s",
+        }
+
+    def met(self, state: str | None) -> str:
+        """Which limit the server's refusal was, and what to do; nothing where it was none."""
+        return {
+            "57014": f"the limit of {self.statement} s for one statement (statement_timeout) was "
+            "met, or somebody ended it. An index may be missing: peerwatch doctor prints it. Else "
+            "read less at once: a shorter window, or a view of fewer rows and columns",
+            "55P03": f"another session held a lock on the table for more than {self.lock} s "
+            "(lock_timeout). Try again when it is done",
+            "25P03": f"the session was idle within a transaction for more than {self.idle} s "
+            "(idle_in_transaction_session_timeout). Try again",
+        }.get(state or "", "")
+
+
+SCORING, FITTING = Limits(60), Limits(300)
+
+
+def limits_of(job: str) -> Limits:
+    """Scoring runs every few minutes and reads by slices; a fit or a report reads more at once."""
+    return SCORING if job.endswith(".score") or job.startswith("backfill.") else FITTING
 
 
 def parse_url(url: str) -> URL:
@@ -67,24 +119,46 @@ def require_file(url: URL) -> None:
         )
 
 
-def engine(url: URL, *, read_only: bool = False, name: str = "peerwatch") -> Engine:
-    """An engine that holds no idle connection; read-only by the server's own means."""
+def engine(
+    url: URL, *, read_only: bool = False, name: str = "peerwatch", limits: Limits = FITTING
+) -> Engine:
+    """An engine that holds no idle connection; read-only, and within limits, by the server's own
+    means."""
     if url.get_backend_name() == "sqlite":
         return _sqlite_engine(url, read_only)
     arguments: dict[str, Any] = {}
     if url.get_backend_name() == "postgresql":
-        arguments = {"application_name": name[:63], "connect_timeout": 10}
-        if read_only:
-            arguments["options"] = _read_only_options(url)
+        arguments = {"application_name": session_name(name), "connect_timeout": 10}
+        arguments["options"] = _options(url, limits.options if read_only else WRITING)
     return sa.create_engine(
         url, poolclass=sa.NullPool, hide_parameters=True, connect_args=arguments
     )
 
 
-def _read_only_options(url: URL) -> str:
+def _options(url: URL, settings: Mapping[str, str]) -> str:
     """The URL's own session options, such as a search path, and ours."""
     own = url.query.get("options", ())
-    return " ".join([*([own] if isinstance(own, str) else own), READ_ONLY])
+    ours = [f"-c {name}={value}" for name, value in settings.items()]
+    return " ".join([*([own] if isinstance(own, str) else own), *ours])
+
+
+def session_name(name: str) -> str:
+    """`peerwatch/<job>/<run>` as the server can show it: of a long name the job is cut, not the
+    run, whose id need not repeat the job that it begins with.
+
+    >>> session_name("peerwatch/fraudwatch.score/fraudwatch.score-20260301T120000-a1b2c3")
+    'peerwatch/fraudwatch.score/20260301T120000-a1b2c3'
+    """
+    parts = name.split("/", 2)
+    if len(parts) == 3:
+        ours, job, run = parts[0], parts[1], parts[2].removeprefix(f"{parts[1]}-")
+        room = NAME_BYTES - len(f"{ours}//{run}".encode())
+        name = "/".join((ours, _cut(job, max(room, 0)), run))
+    return _cut(name, NAME_BYTES)
+
+
+def _cut(text: str, size: int) -> str:
+    return text.encode()[:size].decode(errors="ignore")
 
 
 def _sqlite_engine(url: URL, read_only: bool) -> Engine:
@@ -115,18 +189,36 @@ def transaction(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
+def lock(connection: Connection, name: str) -> None:
+    """Makes those who take the same name wait for each other until the transaction ends.
+
+    SQLite's BEGIN IMMEDIATE has done so already; PostgreSQL takes an advisory lock.
+    """
+    if connection.dialect.name == "postgresql":
+        with translated(connection.engine.url):
+            connection.execute(
+                sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(f"peerwatch/{name}")))
+            )
+
+
 @contextmanager
-def translated(url: URL) -> Iterator[None]:
-    """Turns the driver's errors into ours; the cause is kept, values are not."""
+def translated(url: URL, limits: Limits | None = None) -> Iterator[None]:
+    """Turns the driver's errors into ours; the cause is kept, values are not.
+
+    limits: those of the session, so that the one that was met can be named.
+    """
     try:
         yield
     except exc.DBAPIError as error:
-        raise _translate(error, url) from error
+        raise _translate(error, url, limits) from error
 
 
-def _translate(error: exc.DBAPIError, url: URL) -> PeerwatchError:
+def _translate(error: exc.DBAPIError, url: URL, limits: Limits | None) -> PeerwatchError:
     what = _said(error.orig, url)
     state = getattr(error.orig, "sqlstate", None)
+    met = limits.met(state) if limits else ""
+    if met:
+        return _ended(url, met)
     name = str(getattr(error.orig, "sqlite_errorname", ""))
     if state in TRANSIENT_STATES or error.connection_invalidated or name.startswith("SQLITE_BUSY"):
         return TemporaryError(f"The database {shown(url)} was busy or closed the session: {what}")
@@ -137,6 +229,10 @@ def _translate(error: exc.DBAPIError, url: URL) -> PeerwatchError:
             "Check that it runs, and the URL, the rights and the disk."
         )
     return PeerwatchError(f"The database {shown(url)} refused a statement: {what}")
+
+
+def _ended(url: URL, met: str) -> TemporaryError:
+    return TemporaryError(f"The database {shown(url)} ended a read: {met}.")
 
 
 def shown(url: URL) -> str:
@@ -169,11 +265,16 @@ def _said(error: BaseException | None, url: URL) -> str:
 
 
 class Reader:
-    """Columnar reads from the user's database; never writes, holds no transaction open."""
+    """Columnar reads from the user's database; never writes, holds no transaction open.
 
-    def __init__(self, url: URL, name: str = "peerwatch") -> None:
+    Each read is a transaction of its own: it sees the table as of one moment, and its snapshot is
+    no older than `limits` let one statement be.
+    """
+
+    def __init__(self, url: URL, name: str = "peerwatch", limits: Limits = FITTING) -> None:
         self.url = url
         self.dialect = url.get_dialect()()
+        self.limits = limits
         self._name = name
         self._connection: Any = None
 
@@ -192,9 +293,11 @@ class Reader:
             elif backend == "postgresql":
                 import adbc_driver_postgresql.dbapi as adbc
 
-                self._connection = adbc.connect(_libpq(self.url, self._name))
+                # Else the driver begins a transaction when it connects, and one after each.
+                given = _libpq(self.url, self._name, self.limits)
+                self._connection = adbc.connect(given, autocommit=True)
         except Exception as error:
-            raise _reading(error, self.url) from error
+            raise self._failure(error) from error
         return self
 
     def __exit__(self, *_exception: object) -> None:
@@ -212,14 +315,29 @@ class Reader:
                     cursor.execute(*self._compiled(select))
                     return cursor.fetch_arrow_table()
             finally:
-                # A read lock kept between batches would keep a SQLite writer from its commit.
-                self._connection.rollback()
+                self._end()
         except Exception as error:
-            raise _reading(error, self.url) from error
+            raise self._failure(error) from error
+
+    def _end(self) -> None:
+        """A read lock kept between batches would keep a SQLite writer from its commit."""
+        if self.url.get_backend_name() == "sqlite":
+            self._connection.rollback()
+
+    def _failure(self, error: Exception) -> PeerwatchError:
+        what, state = _said(error, self.url), getattr(error, "sqlstate", None)
+        lost = state is None and type(error).__name__ == "OperationalError"
+        met = self.limits.met(state)
+        if met:
+            return _ended(self.url, met)
+        if state in TRANSIENT_STATES or (lost and "readonly" not in what):
+            return TemporaryError(f"The database {shown(self.url)} could not be read: {what}")
+        return PeerwatchError(f"The database {shown(self.url)} refused a read: {what}")
 
     def stream(self, select: sa.Select[Any]) -> Iterator[pa.Table]:
         """The rows of the select in tables of bounded size, for what is larger than memory."""
         import pyarrow as pa
+        from adbc_driver_manager._reader import AdbcRecordBatchReader
 
         if self._connection is None:
             yield from self._stream_any(select)
@@ -230,14 +348,16 @@ class Reader:
                     if self.url.get_backend_name() == "sqlite":
                         cursor.adbc_statement.set_options(**{SQLITE_BATCH: str(STREAMED_ROWS)})
                     cursor.execute(*self._compiled(select))
-                    for batch in cursor.fetch_record_batch():
+                    # The cursor's own reader of batches forgets the server's state of an error.
+                    handle = cursor.fetch_arrow()
+                    for batch in AdbcRecordBatchReader._import_from_c(handle.address):
                         yield pa.Table.from_batches([batch])
             finally:
-                self._connection.rollback()
+                self._end()
         except PeerwatchError:
             raise  # of the caller, between two tables
         except Exception as error:
-            raise _reading(error, self.url) from error
+            raise self._failure(error) from error
 
     def _compiled(self, select: sa.Select[Any]) -> tuple[str, list[Any] | None]:
         """The statement and its bound values, in the driver's own marks."""
@@ -268,30 +388,29 @@ class Reader:
         import pyarrow as pa
 
         names = [column.name for column in select.selected_columns]
-        with translated(self.url), engine(self.url, read_only=True).connect() as connection:
+        made = engine(self.url, read_only=True, name=self._name, limits=self.limits)
+        with translated(self.url, self.limits), made.connect() as connection:
             result = connection.execution_options(stream_results=True).execute(select)
             for part in result.partitions(STREAMED_ROWS):
                 yield pa.table(dict(zip(names, zip(*part, strict=True), strict=True)))
 
 
-def _libpq(url: URL, name: str) -> str:
-    """The URL as libpq reads it, read-only and named."""
-    plain = url.set(drivername="postgresql").update_query_dict(
+def _libpq(url: URL, name: str, limits: Limits) -> str:
+    """The URL as libpq reads it, read-only, within limits and named.
+
+    Not as a URL: SQLAlchemy leaves blanks and plus signs of names and passwords as they are.
+    """
+    from psycopg.conninfo import make_conninfo
+
+    plain = url.update_query_dict(
         {
-            "options": _read_only_options(url),
-            "application_name": name[:63],
+            "options": _options(url, limits.options),
+            "application_name": session_name(name),
             "connect_timeout": "10",
         }
     )
-    return plain.render_as_string(hide_password=False).replace("+", "%20")
-
-
-def _reading(error: Exception, url: URL) -> PeerwatchError:
-    what, state = _said(error, url), getattr(error, "sqlstate", None)
-    lost = state is None and type(error).__name__ == "OperationalError"
-    if state in TRANSIENT_STATES or (lost and "readonly" not in what):
-        return TemporaryError(f"The database {shown(url)} could not be read: {what}")
-    return PeerwatchError(f"The database {shown(url)} refused a read: {what}")
+    dialect = plain.set(drivername="postgresql+psycopg").get_dialect()()
+    return make_conninfo(**dialect.create_connect_args(plain)[1])
 
 
 # --- writing ----------------------------------------------------------------------------------
@@ -303,6 +422,12 @@ def insert_new(connection: Connection, table: sa.Table, frame: pd.DataFrame) -> 
     One set-based statement from a staged table; unique constraints alone decide what is new.
     """
     return _merge(connection, table, frame, update=())
+
+
+def insert_row(connection: Connection, table: sa.Table, row: Mapping[str, Any]) -> bool:
+    """Inserts one row unless a unique constraint has it already; whether it did."""
+    statement = _insert(connection, table).values(**row).on_conflict_do_nothing()
+    return connection.execute(statement, execution_options=COUNTED).rowcount == 1
 
 
 def upsert(connection: Connection, table: sa.Table, frame: pd.DataFrame) -> int:
@@ -318,14 +443,10 @@ def _merge(
         return 0
     columns = [table.c[name] for name in frame.columns]
     with staged(connection, columns, frame) as stage:
-        if connection.dialect.name == "sqlite":
-            from sqlalchemy.dialects.sqlite import insert
-        else:
-            from sqlalchemy.dialects.postgresql import insert  # type: ignore[assignment]
         names = [column.name for column in columns]
         # SQLite reads `FROM stage ON CONFLICT` as a join unless a WHERE stands between.
         source = sa.select(*(stage.c[name] for name in names)).where(sa.true())
-        statement = insert(table).from_select(names, source)
+        statement = _insert(connection, table).from_select(names, source)
         if update:
             statement = statement.on_conflict_do_update(
                 index_elements=list(table.primary_key),
@@ -333,8 +454,15 @@ def _merge(
             )
         else:
             statement = statement.on_conflict_do_nothing()
-        # PostgreSQL's count is kept only where it is asked for.
-        return connection.execute(statement, execution_options={"preserve_rowcount": True}).rowcount
+        return connection.execute(statement, execution_options=COUNTED).rowcount
+
+
+def _insert(connection: Connection, table: sa.Table) -> Any:
+    """An INSERT that knows ON CONFLICT, in the connection's dialect."""
+    from sqlalchemy.dialects import postgresql, sqlite
+
+    dialect = {"sqlite": sqlite, "postgresql": postgresql}[connection.dialect.name]
+    return dialect.insert(table)
 
 
 @contextmanager

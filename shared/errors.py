@@ -6,6 +6,7 @@ PeerwatchError            exit 1   failed
 ├── HeldError             exit 3   another runner holds the job
 ├── DataQualityError      exit 4   too many bad rows, or too little data
 └── TemporaryError        exit 75  the same command may succeed later
+    └── OvertakenError             trying the same unit of work again would not
 
 A message says what was being done, what was found, what was expected and what to do.
 """
@@ -53,3 +54,7 @@ class TemporaryError(PeerwatchError):
     """The database could not be reached or was busy; trying again may help."""
 
     exit_code = 75
+
+
+class OvertakenError(TemporaryError):
+    """Another runner or a new champion took over in the middle of a run."""

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from random import SystemRandom
+from typing import Any, TypeVar, cast
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from shared import migrating
+from shared import leases, migrating
 from shared.config import Configuration
-from shared.database import engine, parse_url, transaction, translated, upsert
-from shared.errors import ConfigurationError, PeerwatchError
+from shared.database import engine, insert_row, limits_of, lock, parse_url, transaction, upsert
+from shared.errors import (
+    ConfigurationError,
+    HeldError,
+    OvertakenError,
+    PeerwatchError,
+    TemporaryError,
+)
 from shared.jobs import Outcome, Request
+from shared.masking import guarded
 from shared.source import Source
 from shared.tables import Tables, tables
 
 COUNTS = ("rows_read", "rows_written", "rows_quarantined", "rows_late", "rows_too_late")
 RESULT_DATABASES = ("sqlite", "postgresql")  # those that the views are written for
+TRIES, FIRST_PAUSE = 8, 0.2  # of a unit of work, seconds: half a minute, a server's restart
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,7 @@ class Run:
     config: Configuration
     results: Results
     source: Source
+    lease: leases.Lease | None = None  # of a job that writes
     progress: Callable[[int], None] = field(default=lambda _rows: None)
 
     @property
@@ -112,31 +124,38 @@ def opened(
     now: datetime,
     progress: Callable[[int], None] = lambda _rows: None,
     trigger: str | None = None,
+    slot: datetime | None = None,
+    run_id: str | None = None,
 ) -> Iterator[Run]:
     """A run ready to work: source reflected and checked, results at the newest version.
 
-    trigger: what started it; where given, a failure to open is recorded as a failed run.
+    trigger: what started it; where given, a failure to open is recorded as a failed run, of the
+    schedule's slot where it is for one. run_id: of the run that this process helps.
     """
-    run_id = new_id(job, now)
+    run_id = run_id or new_id(job, now)
     with ExitStack() as stack:
         try:
-            source = stack.enter_context(Source(config.source, f"peerwatch/{job}/{run_id}"))
+            name, limits = f"peerwatch/{job}/{run_id}", limits_of(job)
+            source = stack.enter_context(Source(config.source, name, limits))
             results = open_results(config)
             _require_same_mapping(results, source)
         except PeerwatchError as error:
             if trigger is not None:
-                _record_unopened(config, _row(run_id, job, now, trigger), error)
+                _record_unopened(config, _row(run_id, job, now, trigger, slot), error)
             raise
-        yield Run(run_id, job, now, config, results, source, progress)
+        yield Run(run_id, job, now, config, results, source, progress=progress)
 
 
-def _row(run_id: str, job: str, now: datetime, trigger: str) -> dict[str, Any]:
+def _row(
+    run_id: str, job: str, now: datetime, trigger: str, slot: datetime | None
+) -> dict[str, Any]:
     """The row of a run that begins."""
     return {
         "run_id": run_id,
         "job": job,
         "trigger": trigger,
         "status": "running",
+        "slot_at": slot,
         "started_at": now,
         **dict.fromkeys(COUNTS, 0),
     }
@@ -144,7 +163,7 @@ def _row(run_id: str, job: str, now: datetime, trigger: str) -> dict[str, Any]:
 
 def _record_unopened(config: Configuration, row: dict[str, Any], error: PeerwatchError) -> None:
     """Records a run that could not begin, where its results can be written to at all."""
-    failed = {"status": "failed", "error": str(error), "finished_at": datetime.now(UTC)}
+    failed = {"status": "failed", "error": guarded(str(error)), "finished_at": datetime.now(UTC)}
     try:
         results = open_results(config)
         with results.transaction() as connection:
@@ -201,20 +220,19 @@ def write_settings(connection: Connection, tables: Tables, values: dict[str, str
 
 
 @contextmanager
-def recorded(run: Run, request: Request, trigger: str) -> Iterator[Callable[[Outcome], None]]:
-    """Keeps the run's row: running, then succeeded or failed; a failure is never swallowed."""
-    table = run.tables.pipeline_runs
-    if request.dry_run:
-        yield lambda _outcome: None
-        return
-    row = _row(run.run_id, run.job, run.clock, trigger)
-    with run.results.transaction() as connection:
-        connection.execute(sa.insert(table).values(row))
-        _remember_columns(connection, run)
+def recorded(
+    run: Run, trigger: str, slot: datetime | None = None
+) -> Iterator[Callable[[Outcome], None]]:
+    """Keeps the run's row: running, then how it ended; a failure is never swallowed.
+
+    slot: the moment of the schedule that it is for. Raises HeldError where a run has it already.
+    """
+    row = _row(run.run_id, run.job, run.clock, trigger, slot)
+    unit(run, run.job, lambda connection: _begin(connection, run, row))
 
     def succeeded(outcome: Outcome) -> None:
         values = {name: getattr(outcome, name) for name in COUNTS}
-        _finish(
+        ended = _ended(
             run,
             status="succeeded",
             window_from=outcome.window_from,
@@ -223,31 +241,42 @@ def recorded(run: Run, request: Request, trigger: str) -> Iterator[Callable[[Out
             note=outcome.note,
             **values,
         )
+        unit(run, run.job, lambda connection: connection.execute(ended))
 
     try:
         yield succeeded
     except BaseException as error:
-        shown = str(error) if isinstance(error, PeerwatchError) else type(error).__name__
-        _finish_anyhow(run, status="failed", error=shown)
+        with suppress(PeerwatchError), run.results.transaction() as connection:
+            connection.execute(_ended(run, **_told(error)))
         raise
 
 
-def _finish(run: Run, **values: Any) -> None:
-    table = run.tables.pipeline_runs
-    with run.results.transaction() as connection:
-        connection.execute(
-            sa.update(table)
-            .where(table.c.run_id == run.run_id)
-            .values(finished_at=datetime.now(UTC), **values)
+def _begin(connection: Connection, run: Run, row: dict[str, Any]) -> None:
+    _remember_columns(connection, run)
+    if not insert_row(connection, run.tables.pipeline_runs, row):
+        raise HeldError(
+            f"{run.command} of {row['slot_at']:%Y-%m-%d %H:%M} UTC was done, or is being done, by "
+            "another runner."
         )
 
 
-def _finish_anyhow(run: Run, **values: Any) -> None:
-    """Records a failure where the database still listens; the failure itself goes on."""
-    try:
-        _finish(run, **values)
-    except PeerwatchError:
-        return
+def _told(error: BaseException) -> dict[str, Any]:
+    """How a run ended that did not come to its end."""
+    if isinstance(error, PeerwatchError):
+        return {"status": "failed", "error": guarded(str(error))}
+    if isinstance(error, SystemExit | KeyboardInterrupt):
+        return {"status": "abandoned", "error": "It was told to stop."}
+    return {"status": "failed", "error": type(error).__name__}
+
+
+def _ended(run: Run, **values: Any) -> sa.Update:
+    """The statement that closes the run's row; one that was abandoned stays so."""
+    table = run.tables.pipeline_runs
+    return (
+        sa.update(table)
+        .where(table.c.run_id == run.run_id, table.c.status == "running")
+        .values(finished_at=max(datetime.now(UTC), run.clock), **values)
+    )
 
 
 def record_batch(
@@ -278,26 +307,63 @@ def record_batch(
     )
 
 
-def lock(connection: Connection, job: str) -> None:
-    """Makes writers of a job wait for each other until the transaction ends.
+def unit(run: Run, domain: str, work: Callable[[Connection], T]) -> T:
+    """One unit of work: all that `work` writes becomes visible together, or not at all.
 
-    SQLite's BEGIN IMMEDIATE has done so already; PostgreSQL takes an advisory lock.
+    Writers of a domain wait for each other, and one that was overtaken writes nothing. What failed
+    for a while is tried again as a whole, decisions included, so `work` keeps nothing of its own.
     """
-    if connection.dialect.name == "postgresql":
-        with translated(connection.engine.url):
-            connection.execute(
-                sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(f"peerwatch/{job}")))
-            )
+    pauses = _pauses()
+    while True:
+        begun, last, done = "", False, None
+        try:
+            with run.results.transaction() as connection:
+                lock(connection, f"{run.tables.schema}/{run.tables.prefix}{domain}")
+                begun = run.lease.fence(connection) if run.lease else ""
+                done = work(connection)
+                last = True  # nothing is left but the commit
+            return done
+        except OvertakenError:
+            raise
+        except TemporaryError:
+            pause = next(pauses, None)
+            if pause is None:
+                raise
+            time.sleep(pause)
+            if last and begun and _committed(run, begun, pauses):
+                return cast(T, done)
 
 
-def execute(run: Run, job: Any, request: Request, trigger: str) -> Outcome:
-    """Runs a job with its record kept."""
-    if not job.writes:
+def _pauses() -> Iterator[float]:
+    """Seconds between two tries, each about twice the one before; no two runners keep step."""
+    return (FIRST_PAUSE * 2**turn * SystemRandom().uniform(0.5, 1.5) for turn in range(TRIES - 1))
+
+
+def _committed(run: Run, begun: str, pauses: Iterator[float]) -> bool:
+    """Whether a unit of work whose commit got no answer was made."""
+    while True:
+        try:
+            with run.results.transaction() as connection:
+                return run.lease is not None and run.lease.committed(connection, begun)
+        except TemporaryError:
+            pause = next(pauses, None)
+            if pause is None:
+                raise
+            time.sleep(pause)
+
+
+def execute(
+    run: Run, job: Any, request: Request, trigger: str, slot: datetime | None = None
+) -> Outcome:
+    """Runs a job; one that writes holds the job's lease meanwhile, and its record is kept."""
+    if not job.writes or request.dry_run:
         outcome: Outcome = job.run(run, request)
         return outcome
-    with recorded(run, request, trigger) as succeeded:
-        outcome = job.run(run, request)
-        succeeded(outcome)
+    with leases.holding(run.results.engine, run.tables, run.job, run.run_id) as lease:
+        run = replace(run, lease=lease)
+        with recorded(run, trigger, slot) as succeeded:
+            outcome = job.run(run, request)
+            succeeded(outcome)
     return outcome
 
 
@@ -306,11 +372,3 @@ def listed(connection: Connection, tables: Tables, limit: int = 20) -> list[dict
     table = tables.pipeline_runs
     rows = connection.execute(sa.select(table).order_by(table.c.started_at.desc()).limit(limit))
     return [dict(row._mapping) for row in rows]
-
-
-def last_started(connection: Connection, tables: Tables) -> dict[str, datetime]:
-    """When each job last started."""
-    table = tables.pipeline_runs
-    newest = sa.func.max(table.c.started_at, type_=table.c.started_at.type)
-    rows = connection.execute(sa.select(table.c.job, newest).group_by(table.c.job))
-    return {str(job): started for job, started in rows}

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import pandas as pd
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from shared import config, frames, history, looks, mapping, migrating, runs, template
 from shared.config import Configuration
@@ -44,11 +45,13 @@ class Made:
     notes: list[str]
 
 
-def init(url: str, path: Path, *, dry_run: bool, environment: Mapping[str, str]) -> Made:
+def init(
+    url: str, path: Path, *, dry_run: bool, environment: Mapping[str, str], create: bool = True
+) -> Made:
     """Proposes the mapping, writes the file, creates the result tables.
 
     A file that is there is kept, and only the tables are made. Nothing is half done: the file gets
-    its name after the tables are committed.
+    its name after the tables are committed. create: else the message is the SQL that makes them.
     """
     if path.is_file():
         settings, text, notes = _kept(url, path, environment)
@@ -60,14 +63,24 @@ def init(url: str, path: Path, *, dry_run: bool, environment: Mapping[str, str])
     if dry_run:
         verb = "keep" if path.is_file() else "write"
         return Made(f"would {verb} {path} and make the result tables\n\n{text}", data, notes)
-    _create(settings, kinds, types)
     verb = "kept" if path.is_file() else "wrote"
+    if not create:
+        printed = _script(settings, kinds, types)
+        _write(path, text)
+        notes.append(f"{verb} {path} and made no tables. Have their owner run these statements.")
+        return Made(printed, {**data, "sql": printed}, notes)
+    _create(settings, kinds, types)
+    _write(path, text)
+    next_steps = "Look it through, then: peerwatch doctor"
+    return Made(f"{verb} {path} and made the result tables. {next_steps}", data, notes)
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes the file, unless it is there."""
     if not path.is_file():
         part = path.with_name(f"{path.name}.part")
         part.write_text(text, encoding="utf-8")
         part.replace(path)
-    next_steps = "Look it through, then: peerwatch doctor"
-    return Made(f"{verb} {path} and made the result tables. {next_steps}", data, notes)
 
 
 def _kept(
@@ -106,20 +119,77 @@ def _create(settings: Configuration, kinds: dict[str, str], types: dict[str, str
     """Makes the tables and records what the columns are, in one transaction."""
     results = runs.results_of(settings, kinds)
     with results.transaction() as connection:
-        if migrating.current(connection, results.target) is not None:
-            recorded = migrating.recorded_kinds(connection, results.target)
-            faults = [
-                f"The result tables were made for {recorded[key]} {key} ids, this mapping has "
-                f"{kind}. Use another [results] schema or prefix."
-                for key, kind in kinds.items()
-                if recorded.get(key, kind) != kind
-            ]
-            if faults:
-                raise ConfigurationError(faults)
+        _require_same_kinds(connection, results, kinds)
         migrating.upgrade(connection, results.target)
-        mapped = {f"mapped.{key}": "yes" for key in kinds}
-        columns = {f"column.{name}": kind for name, kind in types.items()}
-        runs.write_settings(connection, results.tables, {**mapped, **columns})
+        runs.write_settings(connection, results.tables, _recorded(kinds, types))
+
+
+def _require_same_kinds(
+    connection: Connection, results: runs.Results, kinds: Mapping[str, str]
+) -> None:
+    if migrating.current(connection, results.target) is None:
+        return
+    recorded = migrating.recorded_kinds(connection, results.target)
+    faults = [
+        f"The result tables were made for {recorded[key]} {key} ids, this mapping has "
+        f"{kind}. Use another [results] schema or prefix."
+        for key, kind in kinds.items()
+        if recorded.get(key, kind) != kind
+    ]
+    if faults:
+        raise ConfigurationError(faults)
+
+
+def _recorded(kinds: Mapping[str, str], types: Mapping[str, str]) -> dict[str, str]:
+    """The settings that tell what was mapped, and as what."""
+    mapped = {f"mapped.{key}": "yes" for key in kinds}
+    return {**mapped, **{f"column.{name}": kind for name, kind in types.items()}}
+
+
+def statements(settings: Configuration) -> str:
+    """What `migrate` would run, as SQL; where there are no tables yet, what `init` would."""
+    results = runs.results_of(settings)
+    with _looked_at(results) as connection:
+        if migrating.current(connection, results.target) is not None:
+            return migrating.script(connection, results.target)
+    with Source(settings.source, "peerwatch/migrate") as source:
+        return _script(settings, source.kinds, source.types)
+
+
+def _script(settings: Configuration, kinds: dict[str, str], types: dict[str, str]) -> str:
+    """What `_create` would run, as SQL for another to run."""
+    results = runs.results_of(settings, kinds)
+    with _looked_at(results) as connection:
+        _require_same_kinds(connection, results, kinds)
+        recorded = _settings_statement(connection, results, _recorded(kinds, types))
+        return migrating.script(connection, results.target, after=[recorded])
+
+
+def _settings_statement(
+    connection: Connection, results: runs.Results, values: Mapping[str, str]
+) -> sa.Executable:
+    from sqlalchemy.dialects import postgresql, sqlite
+
+    table = results.tables.settings
+    dialect: Any = {"postgresql": postgresql, "sqlite": sqlite}[connection.dialect.name]
+    rows = [{"key": key, "value": value} for key, value in sorted(values.items())]
+    insert = dialect.insert(table).values(rows)
+    renewed = {"value": insert.excluded.value}
+    made: sa.Executable = insert.on_conflict_do_update(index_elements=["key"], set_=renewed)
+    return made
+
+
+@contextmanager
+def _looked_at(results: runs.Results) -> Iterator[Connection]:
+    """A session on the result tables that changes nothing, and makes no file either."""
+    url = results.engine.url
+    if url.get_backend_name() == "sqlite" and not Path(str(url.database)).is_file():
+        raise ConfigurationError(
+            f"There is no SQLite database {url.database} for the results. Make an empty file of "
+            "that name, then run this command again."
+        )
+    with translated(url), engine(url, read_only=True).connect() as connection:
+        yield connection
 
 
 # --- doctor -------------------------------------------------------------------------------------
@@ -160,7 +230,7 @@ def _noted(checks: list[dict[str, Any]], what: str) -> Iterator[None]:
 
 
 def _check_clock(checks: list[dict[str, Any]], source: Source, now: datetime) -> None:
-    with translated(source.url), source.engine.connect() as connection:
+    with source.session() as connection:
         theirs = connection.execute(sa.select(sa.func.current_timestamp())).scalar()
     if isinstance(theirs, str):
         theirs = datetime.fromisoformat(theirs)
@@ -247,7 +317,7 @@ def _propose_indexes(checks: list[dict[str, Any]], source: Source) -> None:
     table, mapped = source.mapping.table, source.mapping
     wanted: list[tuple[str, ...]] = [(mapped.time,)]
     wanted += [(key, mapped.time) for key in (mapped.customer, mapped.counterparty) if key]
-    with translated(source.url), source.engine.connect() as connection:
+    with source.session() as connection:
         inspector = sa.inspect(connection)
         schema, _, name = table.rpartition(".")
         if name in inspector.get_view_names(schema or None):

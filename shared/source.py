@@ -8,7 +8,8 @@ failing or a cast turning text into zero.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,7 @@ from shared.cells import (
 )
 from shared.config import Customers, Transactions
 from shared.config import Source as SourceSettings
-from shared.database import Reader, engine, parse_url, require_file, translated
+from shared.database import FITTING, Limits, Reader, engine, parse_url, require_file, translated
 from shared.errors import ConfigurationError
 from shared.frames import NULL, OK, WRONG, Cells
 
@@ -56,7 +57,7 @@ CODES_OF = {**KEY_OF, "id": "id", "entities": "entity"}  # how the codes of a ba
 NUMBERS = ("amount", "numbers", "label", "baseline_score")  # roles that are read as numbers
 KEYS = (*CODES_OF, "order")  # roles that keep the kind of the source
 OF_LABELS = ("label", "label_time", "label_kind")
-MOMENTS = ("label_time", *history.PERIOD)  # read as moments, where an empty cell is usual
+MOMENTS = ("label_time", "arrived_at", *history.PERIOD)  # an empty cell is usual
 # Neither the gate nor the keys need these, and texts are what reading takes its time for.
 BESIDE_KEYS = ("currency", "order", "categories", "baseline_score", "label_kind")
 NAMES = {
@@ -86,11 +87,17 @@ class Batch:
 class Source:
     """An open source: reflected, checked against its mapping, ready to be read."""
 
-    def __init__(self, settings: SourceSettings, name: str = "peerwatch") -> None:
+    def __init__(
+        self,
+        settings: SourceSettings,
+        name: str = "peerwatch",
+        limits: Limits = FITTING,
+        reader: type[Reader] = Reader,
+    ) -> None:
         self.settings = settings
         self.url = parse_url(settings.url)
-        self.name = name
-        self.engine: Engine = engine(self.url, read_only=True, name=name)
+        self.engine: Engine = engine(self.url, read_only=True, name=name, limits=limits)
+        self._reader = reader(self.url, name, limits)
         self.kinds: dict[str, str] = {}
         self.types: dict[str, str] = {}
         self._duplicates: pd.Series | None = None
@@ -99,13 +106,19 @@ class Source:
 
     def __enter__(self) -> Source:
         require_file(self.url)
-        with translated(self.url), self.engine.connect() as connection:
+        with self.session() as connection:
             self._reflect(connection)
-        self._reader = Reader(self.url, self.name).__enter__()
+        self._reader.__enter__()
         return self
 
     def __exit__(self, *_exception: object) -> None:
         self._reader.__exit__()
+
+    @contextmanager
+    def session(self) -> Iterator[Connection]:
+        """A short session for the catalogue and for plans, beside the one that reads rows."""
+        with translated(self.url, self._reader.limits), self.engine.connect() as connection:
+            yield connection
 
     @property
     def mapping(self) -> Transactions:
@@ -250,25 +263,51 @@ class Source:
             undated += int(bad.sum())
         return counts.astype("int64").sort_index(), undated
 
-    def newest(self, clock: int) -> int | None:
+    def newest(self, clock: int, role: str = "time") -> int | None:
         """The newest valid moment not after the clock; None where there is none.
 
         Looks back over a day, and over ever longer times while it finds nothing.
+        role: "time", or "arrived_at" for the newest arrival.
         """
-        days = 1
+        name, days = str(getattr(self.mapping, role)), 1
         while True:
             since = max(clock - days * frames.MICROSECONDS_PER_DAY, frames.EARLIEST)
-            select = sa.select(*self._cell(self.mapping.time, "time"))
-            clause = self._window(since, clock + 1)
+            select = sa.select(*self._cell(name, role))
+            clause = self._window(since, clock + 1, role)
             if clause is not None:
                 select = select.where(clause)
-            cells = self._cells(self._reader.read(select), self.mapping.time, "time")
+            cells = self._cells(self._reader.read(select), name, role)
             good = ~any_of(frames.time_codes(cells, clock)) & (cells.values <= clock)
             if good.any():
                 return int(cells.values[good].max())
             if clause is None or since == frames.EARLIEST:
                 return None
             days *= 8
+
+    def arrived(
+        self, seen: int, window: tuple[int, int], clock: int
+    ) -> tuple[pd.DataFrame, int | None]:
+        """What arrived at `seen` or later: transaction_id and occurred_at of the rows that occurred
+        in the window, and the newest arrival not after the clock (None where there is none).
+
+        A row has its arrival from before its transaction commits, and becomes visible after.
+        """
+        roles = [(self.mapping.id, "id"), (self.mapping.time, "time")]
+        name = str(self.mapping.arrived_at)
+        columns = self._columns([*roles, (name, "arrived_at")])
+        select = sa.select(*columns).where(self._window(seen, None, "arrived_at"))
+        parts, newest = [pd.DataFrame(columns=["transaction_id", "occurred_at"])], None
+        for table in self._reader.stream(select):
+            ids, times = (self._cells(table, column, role) for column, role in roles)
+            arrival = self._cells(table, name, "arrived_at")
+            of_late = (arrival.state == OK) & (arrival.values >= seen)
+            known = arrival.values[of_late & (arrival.values <= clock)]
+            newest = max(int(known.max()), newest or seen) if len(known) else newest
+            good = of_late & ~any_of(frames.time_codes(times, clock)) & (ids.state == OK)
+            good &= (times.values >= window[0]) & (times.values < window[1])
+            late = {"transaction_id": ids.values[good], "occurred_at": times.values[good]}
+            parts = [*(part for part in parts if len(part)), pd.DataFrame(late)]
+        return pd.concat(parts, ignore_index=True), newest
 
     def duplicates(self) -> pd.Series:
         """How many rows each repeated id has; empty where a constraint forbids repeats."""
@@ -368,7 +407,7 @@ class Source:
         """The column of the labels must be there and hold numbers or truth values."""
         faults: list[str] = []
         mapped = replace(self.mapping, label=column)
-        with translated(self.url), self.engine.connect() as connection:
+        with self.session() as connection:
             found = _types(connection, self.table, mapped, "--label", faults)
         kind = found.get(column)
         if kind is not None and kind not in ("integer", "number", "boolean"):
@@ -388,7 +427,7 @@ class Source:
         A column of labels other than the mapped one has no time of its own.
         """
         mapped = self.mapping
-        left_out = (*OF_LABELS, *without)
+        left_out = (*OF_LABELS, "arrived_at", *without)
         roles = [(name, key) for key, name in mapped.columns() if key not in left_out]
         if not label:
             return roles
@@ -459,15 +498,19 @@ class Source:
     def _sorted_text(self) -> bool:
         return is_iso(self.mapping.time_format)
 
-    def _window(self, since: int, until: int | None) -> Any:
-        """A clause that keeps at least the rows of the window; None where none can be said."""
-        kind = self.type_of(self.mapping.time)
-        if kind == "text" and not self._sorted_text:
+    def _window(self, since: int, until: int | None, role: str = "time") -> Any:
+        """A clause that keeps at least the rows of the window; None where none can be said.
+
+        role: "time", or "arrived_at", whose text is ISO.
+        """
+        name = str(getattr(self.mapping, role))
+        column, kind = self.table.c[name], self.type_of(name)
+        if role == "time" and kind == "text" and not self._sorted_text:
             return None
-        low = self._bound(since, -WIDE)
-        column = self.table.c[self.mapping.time]
-        clause = column >= low
-        return clause if until is None else sa.and_(clause, column < self._bound(until, WIDE))
+        clause = column >= self._bound(since, -WIDE, kind)
+        if until is None:
+            return clause
+        return sa.and_(clause, column < self._bound(until, WIDE, kind))
 
     def _unreadable(self) -> Any:
         """A clause that keeps at least the times which no reader can read as a moment."""
@@ -485,9 +528,9 @@ class Source:
             return sa.or_(seldom, *unlike_iso(text))
         return sa.or_(seldom, sa.not_(text.regexp_match(ISO_SQL)))
 
-    def _bound(self, value: int, slack: timedelta) -> Any:
+    def _bound(self, value: int, slack: timedelta, kind: str | None = None) -> Any:
         """A moment as the time column compares: exact for epochs and zones, else with slack."""
-        kind = self.type_of(self.mapping.time)
+        kind = kind or self.type_of(self.mapping.time)
         if kind == "epoch":
             # A fraction rounds to a microsecond, perhaps over the edge: a second is enough.
             return sa.literal(value / MICROSECONDS + (1 if slack > NONE else -1), sa.Double)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import shutil
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
 from fraudwatch import detector
@@ -144,17 +147,34 @@ class Bank:
         default_factory=lambda: {k: _plain(v) for k, v in MAPPED.items()}
     )
     source: dict[str, Any] = field(default_factory=dict)
+    path: Path = Path("peerwatch.toml")
+
+    @property
+    def sections(self) -> dict[str, dict[str, Any]]:
+        """The configuration by section."""
+        mapped = {key: value for key, value in self.mapped.items() if value is not None}
+        found = {
+            "source": {"url": self.url, **self.source},
+            "source.transactions": mapped,
+            "fraudwatch": self.settings,
+        }
+        return found | ({"results": {"url": self.results_url}} if self.results_url else {})
+
+    @property
+    def toml(self) -> str:
+        return "\n".join(
+            f"[{name}]\n" + "\n".join(f"{key} = {_toml(value)}" for key, value in keys.items())
+            for name, keys in self.sections.items()
+        )
 
     @property
     def config(self) -> config.Configuration:
-        mapped = {key: value for key, value in self.mapped.items() if value is not None}
-        document: dict[str, Any] = {
-            "source": {"url": self.url, **self.source, "transactions": mapped},
-            "fraudwatch": self.settings,
-        }
-        if self.results_url is not None:
-            document["results"] = {"url": self.results_url}
-        return config.parse(document, Path("peerwatch.toml"), {})
+        return config.parse(tomllib.loads(self.toml), self.path, {})
+
+    def write_config(self, path: Path) -> None:
+        """The configuration as a file, for processes of their own."""
+        path.write_text(self.toml, encoding="utf-8")
+        self.path = path
 
     @property
     def owner_url(self) -> str:
@@ -184,6 +204,12 @@ class Bank:
         """Statements of the owner of our tables; `#` stands before their names."""
         schema = "" if self.owner_url.startswith("sqlite") else "peerwatch."
         run_sql(self.owner_url, *(statement.replace("#", schema) for statement in statements))
+
+    def columns(self, table: str) -> list[str]:
+        """Names of a table's columns."""
+        engine = sa.create_engine(self.owner_url, poolclass=sa.NullPool)
+        schema = None if self.owner_url.startswith("sqlite") else "peerwatch"
+        return [column["name"] for column in sa.inspect(engine).get_columns(table, schema)]
 
     def count(self, table: str, where: str = "1 = 1") -> int:
         return int(self.ask(f"SELECT count(*) FROM #{table} WHERE {where}")[0][0])
@@ -229,6 +255,10 @@ class Bank:
 
     def covered(self, column: str) -> int:
         return int(self.ask(f"SELECT COALESCE(sum({column}), 0) FROM #coverage")[0][0])
+
+
+def _toml(value: Any) -> str:
+    return str(value) if isinstance(value, date) else json.dumps(value)
 
 
 def _plain(value: Any) -> Any:

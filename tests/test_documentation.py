@@ -28,7 +28,7 @@ import segmenter.features
 import segmenter.lineage
 import segmenter.refitting
 from fraudwatch import decisions, detector, evidence, learning, ranker
-from shared import config, errors, frames, scheduling, synthetic, tables, template
+from shared import config, errors, frames, rules, synthetic, tables, template
 from shared.cli import cli, main
 from tests.builders import ask, make_results, run_sql
 
@@ -41,6 +41,7 @@ SECTIONS = {
     "`[results]`": config.Results,
     "`[segmenter]`": segmenter.config.Settings,
     "`[fraudwatch]`": fraudwatch.config.Settings,
+    "More about a job": rules.Entry,
 }
 MAPPED = {"occurred_at", "customer_id", "counterparty_id", "amount", "currency", "segment"}
 MAPPED |= {"entity.<entity>", "category.<category>", "number.<number>"}
@@ -133,7 +134,7 @@ def shell_lines() -> list[str]:
     """Every line of a shell block, and every `peerwatch …` inside a cron line."""
     lines = [line for block in blocks("sh") for line in block.splitlines() if line]
     cron = [line for block in blocks("text") for line in block.splitlines() if "&& peer" in line]
-    return lines + [line.split("&& ")[1] for line in cron]
+    return lines + [line.split("&& ")[1].split(" > ")[0] for line in cron]
 
 
 def test_every_command_line_of_the_manual_is_understood():
@@ -206,7 +207,7 @@ def test_every_setting_stands_with_its_default(heading):
 def test_the_schedule_is_the_one_that_init_writes():
     documented = {name: row[1].strip('`"') for name, row in listed(section("`[schedule]`")).items()}
 
-    expected = dict.fromkeys(scheduling.SCHEDULABLE, "nothing") | template.SCHEDULE
+    expected = dict.fromkeys(rules.SCHEDULABLE, "nothing") | template.SCHEDULE
     assert documented == expected
 
 

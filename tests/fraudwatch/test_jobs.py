@@ -314,7 +314,7 @@ print(Bank(sys.argv[1]).score(now=datetime.fromisoformat(sys.argv[2])).rows_writ
 """
 
 
-def test_two_runners_score_each_transaction_once(bank):
+def test_of_two_runners_one_does_the_work_and_the_other_says_so(bank):
     root = Path(__file__).parents[2]
     commands = [[sys.executable, "-c", RUNNER, bank.url, NOW.isoformat()] for _ in range(2)]
 
@@ -324,10 +324,14 @@ def test_two_runners_score_each_transaction_once(bank):
     ]
     said = [runner.communicate(timeout=120) for runner in both]
 
-    assert [runner.returncode for runner in both] == [0, 0], said
-    assert sum(int(out) for out, _ in said) == len(IN_SCOPE) == len(bank.published())
+    # They may also have run one after the other.
+    others = [err for (_, err), runner in zip(said, both, strict=True) if runner.returncode]
+    assert len(others) <= 1, said
+    assert all("HeldError: fraudwatch score runs already" in err for err in others), said
+    assert sum(int(out or 0) for out, _ in said) == len(IN_SCOPE) == len(bank.published())
     assert bank.unbalanced() == []
-    assert bank.count("pipeline_runs", "job = 'fraudwatch.score' AND status = 'succeeded'") == 2
+    done = bank.count("pipeline_runs", "job = 'fraudwatch.score' AND status = 'succeeded'")
+    assert done == 2 - len(others)
 
 
 def test_a_crash_leaves_whole_slices_and_the_next_run_completes(bank, another_bank, monkeypatch):
