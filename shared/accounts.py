@@ -259,12 +259,14 @@ def count_days(
     before = counts.to_numpy() * (counts.index.to_numpy() < scope)
     table = run.tables.source_days
     stale = sa.true() if since is None else table.c.day >= since.astype(object)
+    gone = _gone_days(connection, run, sa.select(table.c.day).where(stale), set(days))
     connection.execute(sa.delete(table).where(stale))
+    zeros = np.zeros(len(gone), dtype="int64")
     frame = pd.DataFrame(
         {
-            "day": pd.Series(days, dtype="object"),
-            "source_rows": counts.to_numpy(),
-            "before_scope": before,
+            "day": pd.Series([*days, *gone], dtype="object"),
+            "source_rows": np.append(counts.to_numpy(), zeros),
+            "before_scope": np.append(before, zeros),
             "counted_at": pd.Timestamp(run.clock),
         }
     )
@@ -275,6 +277,26 @@ def count_days(
                 day=None, source_rows=undated, before_scope=0, counted_at=run.clock
             )
         )
+
+
+def _gone_days(
+    connection: Connection, run: Run, counted_before: sa.Select[Any], now: set[date]
+) -> list[date]:
+    """Days that had rows when they were last counted and have none now, although rows of theirs
+    are scored: they stay in the books, else nobody would miss them."""
+    scores, zone = run.tables.transaction_scores, run.source.settings.timezone
+    lacking = {day for (day,) in connection.execute(counted_before) if day is not None} - now
+    found = []
+    for day in sorted(lacking):
+        ends = [frames.day_start(np.datetime64(day, "D") + step, zone) for step in (0, 1)]
+        scored = sa.select(scores.c.day).where(
+            scores.c.role == "published",
+            scores.c.occurred_at >= frames.moment(ends[0]),
+            scores.c.occurred_at < frames.moment(ends[1]),
+        )
+        if connection.execute(scored.limit(1)).first() is not None:
+            found.append(day)
+    return found
 
 
 def too_late(connection: Connection, run: Run) -> int:

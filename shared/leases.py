@@ -6,7 +6,7 @@ A runner that was paused, cut off or overtaken renews nothing and so writes noth
 
 A lease ends with its runner. On PostgreSQL a session of its own holds an advisory lock for as long
 as the runner lives, and renews the lease meanwhile; on SQLite, whose file is on the runner's own
-machine, the process itself is looked for. Where neither tells, the lease expires.
+machine, the process itself is looked for. Of a runner that is paused, or cut off, it expires.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ from shared.database import lock, transaction, translated
 from shared.errors import HeldError, OvertakenError, PeerwatchError
 from shared.tables import MOMENT_FORMAT, Tables
 
-# How long a lease holds without a sign of life, in seconds. On SQLite only writes renew it (a
-# second connection of this process would lose its locks on the file), and a fit is long.
+# How long a lease holds without a sign of life, in seconds. On SQLite only writes renew it: a
+# second connection of this process would lose its locks on the file.
 EXPIRES = {"postgresql": 90, "sqlite": 1800}
+RUNS, GONE = "runs", "gone"
 BEAT = 30  # seconds between two signs of life on PostgreSQL
 
 
@@ -140,13 +141,15 @@ def _row(connection: Connection, tables: Tables, job: str) -> Any:
 
 def _held(connection: Connection, tables: Tables, row: Any) -> bool:
     """Whether a lease was neither given back nor left."""
-    if row.expires_at is None or row.expires_at <= _now(connection):
+    if row.expires_at is None:
         return False
+    expired = row.expires_at <= _now(connection)
     if connection.dialect.name == "postgresql":
         keys = _keys(tables, row.job, row.token)
-        free = connection.execute(sa.select(sa.func.pg_try_advisory_xact_lock(*keys))).scalar()
-        return not free
-    return not _gone(row.holder)
+        try_lock = sa.select(sa.func.pg_try_advisory_xact_lock(*keys))
+        return not expired and not connection.execute(try_lock).scalar()
+    state = _state(row.holder)
+    return state == RUNS or (state != GONE and not expired)
 
 
 def _abandon(connection: Connection, tables: Tables, job: str) -> list[str]:
@@ -247,28 +250,35 @@ def _myself() -> str:
     return f"{socket.gethostname()} {os.getpid()} {_started(os.getpid())}".strip()
 
 
-def _gone(holder: str) -> bool:
-    """Whether a process of this machine has ended; another with its number began later."""
+def _state(holder: str) -> str:
+    """What became of a process: RUNS, GONE, or neither: paused, or on another machine."""
     machine, process, *started = holder.split(" ")
     if machine != socket.gethostname():
-        return False
+        return "elsewhere"
     try:
         os.kill(int(process), 0)
     except ProcessLookupError:
-        return True
+        return GONE
     except PermissionError:
-        return False
-    return "".join(started) != _started(int(process))
+        return RUNS
+    if "".join(started) != _started(int(process)):
+        return GONE  # another process has its number by now
+    return "paused" if _stat(int(process))[:1] == ["T"] else RUNS
 
 
 def _started(process: int) -> str:
-    """When a process began, in ticks since the machine did; nothing where the system has no such
-    file, or the process has ended and waits for its parent."""
+    """When a process began, in ticks since the machine did; nothing where the system does not
+    tell, or where the process has ended and waits for its parent."""
+    fields = _stat(process)
+    return "" if fields[:1] in ([], ["Z"]) else fields[19]
+
+
+def _stat(process: int) -> list[str]:
+    """What Linux tells of a process, its state first; nothing on other systems."""
     try:
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return ""
-    return "" if fields[0] == "Z" else fields[19]
+        return []
 
 
 # --- the database's clock -------------------------------------------------------------------------

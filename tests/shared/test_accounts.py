@@ -251,6 +251,20 @@ def test_a_row_that_is_gone_from_the_source_is_shown(database, results):
     assert coverage(results) == {FIRST: counted(source_rows=1, scored=2, gone_from_source=1)}
 
 
+def test_a_day_whose_rows_are_all_gone_stays_in_the_books(database, results):
+    a_bank(database, [a_transaction(1), a_transaction(2, "2026-03-02 10:00:00")])
+    score(database, results, "run-1")
+    run_sql(database, "DELETE FROM card_tx WHERE tx_id = 2")
+
+    for run in ("run-2", "run-3"):
+        score(database, results, run)
+
+        assert coverage(results) == {
+            FIRST: counted(source_rows=1, scored=1),
+            SECOND: counted(scored=1, gone_from_source=1),
+        }
+
+
 def test_unscored_rows_are_pending_and_those_behind_the_look_back_too_late(database, results):
     rows = [a_transaction(i, f"2026-03-0{i} 10:00:00") for i in (1, 2, 3)]
     a_bank(database, rows)

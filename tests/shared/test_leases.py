@@ -47,12 +47,17 @@ def fenced(results, lease):
         return lease.fence(connection)
 
 
-def expired(results):
+def expired(results, **values):
     """Nobody has shown a sign of life for long."""
-    table = results.tables.job_leases
     past = datetime.now(UTC) - timedelta(days=1)
+    update = sa.update(results.tables.job_leases).values(expires_at=past, **values)
     with transaction(results.engine) as connection:
-        connection.execute(sa.update(table).values(expires_at=past))
+        connection.execute(update)
+
+
+def cut_off(results):
+    """The holder, of another machine, has shown no sign of life for long."""
+    expired(results, holder="elsewhere 1 1")
 
 
 def a_run_that_runs(results, run_id, job=JOB):
@@ -149,7 +154,7 @@ def test_a_paused_runner_keeps_the_job_until_its_lease_expires_and_writes_nothin
 def test_an_overtaken_runners_unit_of_work_is_rolled_back(results):
     table = results.tables.settings
     with taken(results) as first:
-        expired(results)
+        cut_off(results)
         with (
             taken(results, "run-2"),
             pytest.raises(OvertakenError),
@@ -164,11 +169,20 @@ def test_an_overtaken_runners_unit_of_work_is_rolled_back(results):
 def test_the_end_of_an_overtaken_runner_does_not_give_back_the_others_lease(results):
     first = taken(results)
     first.__enter__()
-    expired(results)
+    cut_off(results)
     with taken(results, "run-2"):
         first.__exit__(None, None, None)
         with pytest.raises(HeldError, match="run-2"):
             taken(results, "run-3").__enter__()
+
+
+def test_a_long_fit_keeps_its_lease_on_sqlite_where_only_writes_renew_it(sqlite_url):
+    results = make_results(sqlite_url)
+    with taken(results) as lease:
+        expired(results)
+        with pytest.raises(HeldError):
+            taken(results, "run-2").__enter__()
+        assert fenced(results, lease)
 
 
 def test_what_a_gone_runner_left_running_is_abandoned_and_what_lives_is_not(results, elsewhere):
