@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: demo test check format quality bench clean
+.PHONY: demo test check format quality bench faults clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -45,6 +45,9 @@ quality: $(VENV)/measured ## slow suites on real data, and the table of peers: P
 
 bench: $(VENV)/tested     ## speed beside pandas, in one run
 	$(BIN)/python -m tests.quality.bench
+
+faults: $(VENV)/tested    ## kills, cuts, locks, full disks, jumping clocks: seeds and counts in a table
+	$(BIN)/python -m pytest tests/faults -s -o norecursedirs=".*"
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info
