@@ -228,7 +228,6 @@ def recorded(
     slot: the moment of the schedule that it is for. Raises HeldError where a run has it already.
     """
     row = _row(run.run_id, run.job, run.clock, trigger, slot)
-    unit(run, run.job, lambda connection: _begin(connection, run, row))
 
     def succeeded(outcome: Outcome) -> None:
         values = {name: getattr(outcome, name) for name in COUNTS}
@@ -243,7 +242,8 @@ def recorded(
         )
         unit(run, run.job, lambda connection: connection.execute(ended))
 
-    try:
+    try:  # also of the beginning: one that is told to stop may have its row already
+        unit(run, run.job, lambda connection: _begin(connection, run, row))
         yield succeeded
     except BaseException as error:
         with suppress(PeerwatchError), run.results.transaction() as connection:
