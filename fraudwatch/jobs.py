@@ -21,6 +21,7 @@ from shared import accounts, frames, registry
 from shared.accounts import until_or_newest
 from shared.errors import ConfigurationError
 from shared.jobs import Job, Outcome, Request
+from shared.manners import require_index
 from shared.runs import Run
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ def _read(window: Window, inspection: accounts.Inspection) -> Outcome:
 def score(run: Run, request: Request) -> Outcome:
     """Scores what is in scope, visible and unscored, and raises alerts."""
     champion = require_champion(run)
+    if not request.options.get("allow_scan"):
+        require_index(run.source, frames.micros(run.clock), run.command)
     window = to_score(run, request, until_or_newest(run, request.until))
     return score_range(run, request, champion, window, role="published")
 

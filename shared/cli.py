@@ -190,11 +190,16 @@ def init(front: Front, url: str, no_create: bool) -> None:
 
 
 @cli.command()
+@click.option("--sql", is_flag=True, help="Print the statements of the jobs, run none.")
 @everywhere
-def doctor(front: Front) -> None:
+def doctor(front: Front, sql: bool) -> None:
     """Check the environment, the mapping and the data; all faults at once."""
     from shared import setup
 
+    if sql:
+        found = setup.reads(front.config(), datetime.now(UTC))
+        front.say("\n\n".join(item["text"] for item in found), {"statements": found})
+        return
     checks = setup.doctor(front.config(), datetime.now(UTC))
     lines = [f"{'ok   ' if check['ok'] else 'FAULT'} {check['text']}" for check in checks]
     front.say("\n".join(lines), {"checks": checks})
@@ -445,6 +450,9 @@ WORKERS = click.option(
 @fraudwatch.command("score")
 @UNTIL
 @WORKERS
+@click.option(
+    "--allow-scan", is_flag=True, help="Read a large table without an index all the same."
+)
 @everywhere
 def fraudwatch_score(front: Front, **request: Any) -> None:
     """Score what is in scope and unscored, and raise alerts."""

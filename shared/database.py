@@ -37,6 +37,7 @@ WRITING = {
 COUNTED = {"preserve_rowcount": True}  # PostgreSQL's count is kept only where it is asked for
 READ_ONLY = "default_transaction_read_only"
 NAME_BYTES = 63  # of a session's name on PostgreSQL
+NO_OPTIONS = "unsupported startup parameter"  # what pgbouncer says, in no other language
 SECRETS = ("pass", "secret", "token", "key")  # in names of a URL's further settings
 # What SQLite says of a file that another time may be free, there, or have room.
 TRANSIENT_NAMES = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_FULL")
@@ -220,6 +221,8 @@ def _translate(error: exc.DBAPIError, url: URL, limits: Limits | None) -> Peerwa
     if met:
         return _ended(url, met)
     name = str(getattr(error.orig, "sqlite_errorname", ""))
+    if NO_OPTIONS in what:
+        return _without_options(url)
     if state in TRANSIENT_STATES or error.connection_invalidated or name.startswith("SQLITE_BUSY"):
         return TemporaryError(f"The database {shown(url)} was busy or closed the session: {what}")
     lost = name.startswith(TRANSIENT_NAMES) or (state is None and not name)
@@ -233,6 +236,13 @@ def _translate(error: exc.DBAPIError, url: URL, limits: Limits | None) -> Peerwa
 
 def _ended(url: URL, met: str) -> TemporaryError:
     return TemporaryError(f"The database {shown(url)} ended a read: {met}.")
+
+
+def _without_options(url: URL) -> ConfigurationError:
+    return ConfigurationError(
+        f"{shown(url)} leads to a pooler that takes no options of a session, by which peerwatch's "
+        "are limited, and read-only on your tables. Name the server itself."
+    )
 
 
 def shown(url: URL) -> str:
@@ -330,6 +340,8 @@ class Reader:
         met = self.limits.met(state)
         if met:
             return _ended(self.url, met)
+        if NO_OPTIONS in what:
+            return _without_options(self.url)
         if state in TRANSIENT_STATES or (lost and "readonly" not in what):
             return TemporaryError(f"The database {shown(self.url)} could not be read: {what}")
         return PeerwatchError(f"The database {shown(self.url)} refused a read: {what}")
@@ -361,9 +373,8 @@ class Reader:
 
     def _compiled(self, select: sa.Select[Any]) -> tuple[str, list[Any] | None]:
         """The statement and its bound values, in the driver's own marks."""
-        style = "numeric_dollar" if self.url.get_backend_name() == "postgresql" else "qmark"
-        dialect: Any = type(self.dialect)(paramstyle=style)  # type: ignore[call-arg]
-        compiled = select.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
+        marked = _marked(self.dialect)
+        compiled = select.compile(dialect=marked, compile_kwargs={"render_postcompile": True})
         return str(compiled), [compiled.params[name] for name in compiled.positiontup or []] or None
 
     def read_uniform(self, select: sa.Select[Any]) -> pa.Table | None:
@@ -393,6 +404,18 @@ class Reader:
             result = connection.execution_options(stream_results=True).execute(select)
             for part in result.partitions(STREAMED_ROWS):
                 yield pa.table(dict(zip(names, zip(*part, strict=True), strict=True)))
+
+
+def _marked(dialect: sa.Dialect) -> Any:
+    """The dialect with ADBC's marks of bound values; of no other a percent sign is doubled."""
+    style = "numeric_dollar" if dialect.name == "postgresql" else "qmark"
+    return type(dialect)(paramstyle=style)  # type: ignore[call-arg]
+
+
+def literal(select: sa.Select[Any], dialect: sa.Dialect) -> str:
+    """The statement as text, its values quoted as the dialect does."""
+    marked, bound = _marked(dialect), {"literal_binds": True, "render_postcompile": True}
+    return str(select.compile(dialect=marked, compile_kwargs=bound))
 
 
 def _libpq(url: URL, name: str, limits: Limits) -> str:

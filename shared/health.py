@@ -119,37 +119,56 @@ def _reasons(job: JobHealth, max_lag: timedelta) -> Iterator[str]:
 def _job(
     connection: Connection, tables: Tables, job: str, entry: Entry | None, now: datetime
 ) -> JobHealth:
-    table = tables.pipeline_runs
-    mine, moment = table.c.job == job, table.c.started_at.type
-    served, success = connection.execute(
-        sa.select(
-            sa.func.max(sa.func.coalesce(table.c.slot_at, table.c.started_at), type_=moment),
-            sa.func.max(table.c.finished_at, type_=moment),
-        ).where(mine, table.c.status == "succeeded")
-    ).one()
-    last = connection.execute(
-        sa.select(table.c.status, table.c.error)
-        .where(mine, table.c.status.in_(ENDED))
-        .order_by(table.c.started_at.desc(), table.c.run_id.desc())
-        .limit(1)
-    ).first()
-    running = connection.execute(
-        sa.select(sa.func.min(table.c.started_at, type_=moment)).where(
-            mine, table.c.status == "running"
-        )
-    ).scalar()
+    success, served = _served(connection, tables, job)
+    status, error = _last_ended(connection, tables, job)
+    running = _running_since(connection, tables, job)
     due = None if entry is None else _due_since(connection, tables, job, entry, served, now)
     return JobHealth(
         job,
         last_success_at=success,
         last_success_age_seconds=None if success is None else _seconds(now, success),
-        last_status=None if last is None else last.status,
-        last_error=None if last is None else last.error,
+        last_status=status,
+        last_error=error,
         running_since=running,
         due_since=due,
         past_due_seconds=0.0 if due is None else _seconds(now, max(due, running or due)),
         missed_slots=_missed(connection, tables, job, served),
     )
+
+
+def _served(
+    connection: Connection, tables: Tables, job: str
+) -> tuple[datetime | None, datetime | None]:
+    """(end of the last success, up to when slots are served); a run by hand serves its moment."""
+    table = tables.pipeline_runs
+    moment = table.c.started_at.type
+    found = connection.execute(
+        sa.select(
+            sa.func.max(table.c.finished_at, type_=moment),
+            sa.func.max(sa.func.coalesce(table.c.slot_at, table.c.started_at), type_=moment),
+        ).where(table.c.job == job, table.c.status == "succeeded")
+    ).one()
+    return found[0], found[1]
+
+
+def _last_ended(connection: Connection, tables: Tables, job: str) -> tuple[str | None, str | None]:
+    """(status, error) of the last run that ended."""
+    table = tables.pipeline_runs
+    found = connection.execute(
+        sa.select(table.c.status, table.c.error)
+        .where(table.c.job == job, table.c.status.in_(ENDED))
+        .order_by(table.c.started_at.desc(), table.c.run_id.desc())
+        .limit(1)
+    ).first()
+    return (None, None) if found is None else (found.status, found.error)
+
+
+def _running_since(connection: Connection, tables: Tables, job: str) -> datetime | None:
+    table = tables.pipeline_runs
+    began = sa.func.min(table.c.started_at, type_=table.c.started_at.type)
+    running = (table.c.job == job, table.c.status == "running")
+    found: datetime | None = connection.execute(sa.select(began).where(*running)).scalar()
+    return found
 
 
 def _due_since(
@@ -211,57 +230,48 @@ def _waiting(connection: Connection, tables: Tables) -> dict[str, Any]:
 # --- OpenMetrics ----------------------------------------------------------------------------------
 
 
+FIGURES = {
+    "known_until": ("known_until_timestamp_seconds", "Newest moment of the source seen by a run."),
+    "scored_until": (
+        "scored_until_timestamp_seconds",
+        "Up to here all that was visible is scored.",
+    ),
+    "lag_seconds": ("lag_seconds", "Between the two."),
+    "pending_rows": ("pending_rows", "Rows known and not yet scored."),
+    "too_late_rows": ("too_late_rows", "Of them those that wait for backfill."),
+}
+FIGURES_OF_JOBS = {
+    "last_success_at": ("last_success_timestamp_seconds", "End of the job's last success."),
+    "running_since": ("running_since_timestamp_seconds", "Start of the job's present run."),
+    "past_due_seconds": ("past_due_seconds", "How late the job is."),
+    "missed_slots": ("missed_slots", "Slots missed since the last success."),
+}
+
+
 def openmetrics(health: Health) -> str:
     """The same in the text format of OpenMetrics 1.0; what is not known is left out."""
-    lines: list[str] = []
-    for name, meaning, samples in _families(health):
-        told = [(labels, value) for labels, value in samples if value is not None]
-        unit = name.endswith("_seconds")
-        lines.append(f"# TYPE peerwatch_{name} gauge")
-        lines += [f"# UNIT peerwatch_{name} seconds"] if unit else []
-        lines.append(f"# HELP peerwatch_{name} {meaning}")
-        lines += [f"peerwatch_{name}{labels} {float(value)!r}" for labels, value in told]
+    failed = {_labels(job): job.last_status == "failed" for job in health.jobs}
+    lines = [
+        *_family("healthy", "1 where no job is late or failed.", {"": not health.reasons}),
+        *_family("last_run_failed", "1 where the job's last run failed.", failed),
+    ]
+    for field, (name, meaning) in FIGURES_OF_JOBS.items():
+        lines += _family(name, meaning, {_labels(job): getattr(job, field) for job in health.jobs})
+    for field, (name, meaning) in FIGURES.items():
+        lines += _family(name, meaning, {"": getattr(health, field)})
     return "\n".join([*lines, "# EOF", ""])
 
 
-def _families(health: Health) -> Iterator[tuple[str, str, list[tuple[str, float | None]]]]:
-    def each(field: str) -> list[tuple[str, float | None]]:
-        return [(f'{{job="{job.job}"}}', _number(getattr(job, field))) for job in health.jobs]
-
-    def one(value: Any) -> list[tuple[str, float | None]]:
-        return [("", _number(value))]
-
-    failed = [(f'{{job="{job.job}"}}', float(job.last_status == "failed")) for job in health.jobs]
-    yield "healthy", "1 where no scheduled job is late or failed.", one(not health.reasons)
-    yield (
-        "last_success_timestamp_seconds",
-        "When the last successful run of the job ended.",
-        each("last_success_at"),
-    )
-    yield "last_run_failed", "1 where the last run of the job failed.", list(failed)
-    yield (
-        "running_since_timestamp_seconds",
-        "When the job's present run began.",
-        each("running_since"),
-    )
-    yield "past_due_seconds", "How late the job is.", each("past_due_seconds")
-    yield "missed_slots", "Slots missed since the last success.", each("missed_slots")
-    yield (
-        "known_until_timestamp_seconds",
-        "The newest moment of the source that a run has seen.",
-        one(health.known_until),
-    )
-    yield (
-        "scored_until_timestamp_seconds",
-        "The moment up to which all that was visible is scored.",
-        one(health.scored_until),
-    )
-    yield "lag_seconds", "Between the two.", one(health.lag_seconds)
-    yield "pending_rows", "Rows known and not yet scored.", one(health.pending_rows)
-    yield "too_late_rows", "Of them those that wait for backfill.", one(health.too_late_rows)
+def _family(name: str, meaning: str, samples: Mapping[str, Any]) -> Iterator[str]:
+    yield f"# TYPE peerwatch_{name} gauge"
+    if name.endswith("_seconds"):
+        yield f"# UNIT peerwatch_{name} seconds"
+    yield f"# HELP peerwatch_{name} {meaning}"
+    for labels, value in samples.items():
+        if value is not None:
+            number = value.timestamp() if isinstance(value, datetime) else float(value)
+            yield f"peerwatch_{name}{labels} {number!r}"
 
 
-def _number(value: Any) -> float | None:
-    if value is None:
-        return None
-    return value.timestamp() if isinstance(value, datetime) else float(value)
+def _labels(job: JobHealth) -> str:
+    return f'{{job="{job.job}"}}'

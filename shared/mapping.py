@@ -24,6 +24,7 @@ from shared.looks import KEYS, NEARLY, NUMERIC, Column, Look
 from shared.source import key_mismatch
 from shared.vocabulary import (
     ACCOUNT,
+    ARRIVED,
     ASIDE,
     BEGINS,
     CODE,
@@ -196,6 +197,7 @@ class _Draft:
         self.choose("currency", _currency)
         self._entities()
         self.choose("baseline_score", _baseline_score)
+        self.choose("arrived_at", _arrived)
         self._rest()
         if not (self.roles.get("amount") or self.several["categories"] or self.several["numbers"]):
             return "no amount, category or number"
@@ -369,6 +371,7 @@ class _Draft:
             if (best := self._person(customer, seen)) is not None
         ]
         if not found:
+            self._without_period(customer)
             return None, [], []
         # A view that casts the key comes before the table that it was made to mend, and what
         # holds one row per customer before a history of, perhaps, some of the columns.
@@ -388,6 +391,21 @@ class _Draft:
             )
         others = [other.said(table.table) for table, other in found[1:]]
         return _People(seen, self.looks).fill_from(column, customer, others, period)
+
+    def _without_period(self, customer: Column) -> None:
+        """Says which tables would be the customers' own if it were known when their rows hold."""
+        self.notes += [
+            f"{seen.table} has several rows for one {column.name}, which joins to {customer.name}, "
+            "and no columns that say from when to when each holds; it is not mapped. If it keeps a "
+            "history, name them with valid_from and valid_to in [source.customers]; else map a "
+            "view with one row per customer."
+            for seen in self.looks
+            if seen.table != self.look.table and seen.rows and seen.words & PERSON
+            for column in seen.columns
+            if column.kind in KEYS
+            and _same_person(self, customer, seen, column) >= 3
+            and not seen.is_unique(column)
+        ]
 
     def _person(self, customer: Column, seen: Look) -> _Person | None:
         """The column of a table that joins to the customer best, and when its rows are valid where
@@ -676,6 +694,30 @@ def _baseline_score(_: _Draft, column: Column) -> tuple[float, str]:
     return 1 + bool(column.words & SCORE_BY) + bool(column.words & {"risk", "fraud"}), reason
 
 
+def _arrived(draft: _Draft, column: Column) -> tuple[float, str]:
+    """When the row came to the table: hardly ever before its time, and usually after it.
+
+    A copy of the time would find no late row.
+    """
+    time = draft.column("time")
+    if not column.words & ARRIVED or not _readable(draft, column) or _share_known(column) < 0.9:
+        return 0, ""
+    assert time is not None and time.times is not None  # noqa: S101 - given before all others
+    assert column.times is not None  # noqa: S101 - it is readable
+    if column.kind == "text" and not is_iso(column.times.format):
+        return 0, ""
+    delay = column.times.seconds - time.times.seconds
+    delay = delay[~np.isnan(delay)]
+    if not len(delay) or (delay < 0).mean() > 1 - NEARLY or (delay > 0).mean() < 0.5:
+        return 0, ""
+    middle = pd.Timedelta(seconds=round(float(np.median(delay))))
+    mark = 1 + bool(column.words & (ARRIVED - {"created", "received"}))
+    return mark, (
+        f"the name says so, and it is after {time.name}, by {middle} in the middle: late rows are "
+        "found by it, best with an index on it"
+    )
+
+
 def _same_person(draft: _Draft, customer: Column, seen: Look, column: Column) -> float:
     """How well a unique column of another table joins to the customer of the transactions."""
     refers = draft.look.refers(customer.name)
@@ -696,10 +738,14 @@ def _period(draft: _Draft, seen: Look, key: Column) -> tuple[Column, Column] | N
     """The columns that say from when to when a row of a person holds, where the key repeats.
 
     The names go together (valid_from and valid_to), and in the sample the periods of one key hardly
-    ever overlap.
+    ever overlap; or, whatever the names, one row of a key ends as the next begins.
     """
     if seen.is_unique(key) or not seen.words & PERSON:
         return None
+    return _period_by_name(draft, seen, key) or _period_by_value(draft, seen, key)
+
+
+def _period_by_name(draft: _Draft, seen: Look, key: Column) -> tuple[Column, Column] | None:
     begins = [c for c in seen.columns if c.words & BEGINS and not c.words & ENDS]
     ends = [_ended(c) for c in seen.columns if c.words & ENDS]
     beside = BEGINS | ENDS | HOLDS
@@ -715,6 +761,31 @@ def _period(draft: _Draft, seen: Look, key: Column) -> tuple[Column, Column] | N
     )  # fmt: skip
 
 
+def _period_by_value(draft: _Draft, seen: Look, key: Column) -> tuple[Column, Column] | None:
+    times = [(column, _ended(column)) for column in seen.columns if column is not key]
+    return next(
+        (
+            (begin, end)
+            for begin, _ in times
+            for _, end in times
+            if begin.name != end.name
+            and begin.times is not None
+            and end.times is not None
+            and _follow(draft, key, begin, end)
+            and _meet(key, begin, end)
+        ),
+        None,
+    )  # fmt: skip
+
+
+def _meet(key: Column, begin: Column, end: Column) -> bool:
+    """Whether a row of a key nearly always ends as the next begins, or on the day before."""
+    periods = _periods(key, begin, end)
+    following = periods.shift(-1)
+    gap = (following.begin - periods.end)[periods.key == following.key]
+    return len(gap) >= FEW and bool(gap.between(0, 86_400).mean() >= NEARLY)
+
+
 def _ended(column: Column) -> Column:
     """The column with its open ends as nulls."""
     values = (None if str(v).startswith(NO_END) else v for v in column.values)
@@ -725,21 +796,24 @@ def _follow(draft: _Draft, key: Column, begin: Column, end: Column) -> bool:
     """Whether the rows of each key follow one another, in times that the reader knows."""
     if not _readable(draft, begin) or (end.known and not _readable(draft, end)):
         return False
-    assert begin.times is not None  # noqa: S101 - it is readable
-    open_end = np.full(len(begin.values), np.nan)
-    periods = pd.DataFrame(
-        {
-            "key": [str(value) for value in key.values],
-            "begin": begin.times.seconds,
-            "end": open_end if end.times is None else end.times.seconds,
-        }
-    ).sort_values(["key", "begin"])
+    periods = _periods(key, begin, end)
     earlier = periods.shift()
     same = (periods.key == earlier.key) & periods.begin.notna()
     wrong = (periods.end < periods.begin) | (
         same & ~((periods.begin >= earlier.end) & (periods.begin > earlier.begin))
     )
     return bool(same.any() and wrong.mean() <= 1 - NEARLY)
+
+
+def _periods(key: Column, begin: Column, end: Column) -> pd.DataFrame:
+    """key, begin, end (seconds; NaN where open) of each row, by key and begin."""
+    unknown = np.full(len(key.values), np.nan)
+    found = {
+        name: unknown if column.times is None else column.times.seconds
+        for name, column in (("begin", begin), ("end", end))
+    }
+    keys = [str(value) for value in key.values]
+    return pd.DataFrame({"key": keys, **found}).sort_values(["key", "begin"])
 
 
 def _readable(draft: _Draft, column: Column) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from shared import config, frames, history, looks, mapping, migrating, runs, template
+from shared import config, frames, history, looks, manners, mapping, migrating, runs, template
 from shared.config import Configuration
 from shared.database import engine, parse_url, require_file, shown, translated
 from shared.errors import ConfigurationError, PeerwatchError
@@ -200,6 +200,9 @@ def doctor(settings: Configuration, now: datetime) -> list[dict[str, Any]]:
     checks: list[dict[str, Any]] = []
     with _noted(checks, "source"), Source(settings.source, "peerwatch/doctor") as source:
         _note(checks, f"source: {shown(source.url)} can be read; mapping fits")
+        with _noted(checks, "server"):
+            for text, ok in manners.server_notes(source, parse_url(settings.results_url)):
+                _note(checks, text, ok)
         with _noted(checks, "clock"):
             _check_clock(checks, source, now)
         with _noted(checks, "rows"):
@@ -208,10 +211,29 @@ def doctor(settings: Configuration, now: datetime) -> list[dict[str, Any]]:
             _check_customers(checks, source, now)
         with _noted(checks, "indexes"):
             _propose_indexes(checks, source)
+            manners.require_index(source, frames.micros(now), "fraudwatch score")
+    for url in dict.fromkeys((settings.source.url, settings.results_url)):
+        with suppress(PeerwatchError):  # that it cannot be reached is said already, or below
+            why = manners.pooled(parse_url(url))
+            if why:
+                _note(checks, f"sessions: {why}", ok=False)
     with _noted(checks, "results"):
         results = runs.open_results(settings)
         _note(checks, f"results: version {migrating.head()} at {shown(results.engine.url)}")
     return checks
+
+
+def reads(settings: Configuration, now: datetime) -> list[dict[str, str]]:
+    """Every statement that jobs send to the source, each behind its EXPLAIN; none is run."""
+    found = manners.statements(settings.source, frames.micros(now))
+    return [
+        {
+            "jobs": item.jobs,
+            "sql": item.sql,
+            "text": f"-- {item.jobs}\n{item.explain} {item.sql};\n{item.sql};",
+        }
+        for item in found
+    ]
 
 
 def _note(checks: list[dict[str, Any]], text: str, ok: bool = True) -> None:
@@ -317,6 +339,7 @@ def _propose_indexes(checks: list[dict[str, Any]], source: Source) -> None:
     table, mapped = source.mapping.table, source.mapping
     wanted: list[tuple[str, ...]] = [(mapped.time,)]
     wanted += [(key, mapped.time) for key in (mapped.customer, mapped.counterparty) if key]
+    wanted += [(mapped.arrived_at,)] if mapped.arrived_at else []
     with source.session() as connection:
         inspector = sa.inspect(connection)
         schema, _, name = table.rpartition(".")
@@ -326,15 +349,8 @@ def _propose_indexes(checks: list[dict[str, Any]], source: Source) -> None:
         there = [
             tuple(item["column_names"]) for item in inspector.get_indexes(name, schema or None)
         ]
-        quote = connection.dialect.identifier_preparer.quote
-        for columns in wanted:
-            if any(found[: len(columns)] == columns for found in there):
-                continue
-            listed = ", ".join(quote(column) for column in columns)
-            where = ".".join(quote(part) for part in table.split("."))
-            _note(
-                checks,
-                f"indexes: would help: CREATE INDEX ON {where} ({listed})".replace(
-                    " ON ", f" {quote('_'.join((name, *columns)))} ON ", 1
-                ),
-            )
+        preparer = connection.dialect.identifier_preparer
+    for columns in wanted:
+        if not any(found[: len(columns)] == columns for found in there):
+            statement = manners.create_index(preparer, table.split("."), columns)
+            _note(checks, f"indexes: would help: {statement}")

@@ -8,7 +8,7 @@ failing or a cast turning text into zero.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy import exc
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import URL, Connection, Engine
 
 from shared import frames, history
 from shared.cells import (
@@ -42,7 +42,16 @@ from shared.cells import (
 )
 from shared.config import Customers, Transactions
 from shared.config import Source as SourceSettings
-from shared.database import FITTING, Limits, Reader, engine, parse_url, require_file, translated
+from shared.database import (
+    FITTING,
+    Limits,
+    Reader,
+    engine,
+    parse_url,
+    require_file,
+    shown,
+    translated,
+)
 from shared.errors import ConfigurationError
 from shared.frames import NULL, OK, WRONG, Cells
 
@@ -92,7 +101,7 @@ class Source:
         settings: SourceSettings,
         name: str = "peerwatch",
         limits: Limits = FITTING,
-        reader: type[Reader] = Reader,
+        reader: Callable[[URL, str, Limits], Reader] = Reader,
     ) -> None:
         self.settings = settings
         self.url = parse_url(settings.url)
@@ -107,12 +116,23 @@ class Source:
     def __enter__(self) -> Source:
         require_file(self.url)
         with self.session() as connection:
+            self._require_read_only(connection)
             self._reflect(connection)
         self._reader.__enter__()
         return self
 
     def __exit__(self, *_exception: object) -> None:
         self._reader.__exit__()
+
+    def _require_read_only(self, connection: Connection) -> None:
+        """A pooler may be told to pass over the options of a session; then nothing protects."""
+        if self.url.get_backend_name() != "postgresql":
+            return
+        if connection.exec_driver_sql("SHOW transaction_read_only").scalar() != "on":
+            raise ConfigurationError(
+                f"The session on {shown(self.url)} is not read-only, although it was asked to be: "
+                "a pooler has dropped its options. Nothing was read. Name the server itself."
+            )
 
     @contextmanager
     def session(self) -> Iterator[Connection]:
@@ -420,6 +440,22 @@ class Source:
         self.types[f"{self.mapping.table}.{column}"] = str(kind)
 
     # --- statements ---------------------------------------------------------------------------
+
+    @property
+    def in_order_of_time(self) -> bool:
+        """Whether the times sort as they are kept, so that an index can lead to a window."""
+        return self._window(frames.EARLIEST, None) is not None
+
+    def at(self, moment: int) -> sa.Select[Any]:
+        """The select of a window of hardly more than one moment: what its plan scans, an index on
+        the time would spare."""
+        select = sa.select(*self._columns(self._roles()))
+        if not self.in_order_of_time:
+            return select
+        column, day = self.table.c[self.mapping.time], timedelta(days=1)
+        return select.where(
+            column >= self._bound(moment, NONE), column < self._bound(moment + MICROSECONDS, day)
+        )
 
     def _roles(self, label: str | None = None, without: Collection[str] = ()) -> Roles:
         """(column, how it is read) of each mapped column that a frame of rows needs.

@@ -45,6 +45,10 @@ NOT_WHEN = _set(
     "updated modified valid expiry expires expiration birth opened due inserted loaded ingested "
     "arrived deleted until end issued changed closed reported labelled known"
 )
+ARRIVED = _set(
+    "inserted loaded ingested arrived imported landed etl ingestion arrival load insert received "
+    "created"
+)  # of the row, not of what it tells
 BEGINS = _set("from start starts begin begins since effective")  # of what a row says
 ENDS = _set("to until end ends till thru stop expiry expires expiration")
 HOLDS = frozenset({"valid"})

@@ -109,17 +109,22 @@ class World:
     url: str
     folder: Path
     said: dict[str, Said] = field(default_factory=dict)
+    dialled: list[str] = field(default_factory=list)  # connections that were tried
 
     def type(self, *words: str) -> Said:
-        """A command, as a person types it in the folder."""
+        """A command, as a person types it in the folder; what it said is kept."""
+        self.said[" ".join(words)] = self.attempt(*words)
+        return self.said[" ".join(words)]
+
+    def attempt(self, *words: str) -> Said:
+        """A command whose words are kept nowhere."""
         out, err = StringIO(), StringIO()
         with pytest.MonkeyPatch.context() as patch, chdir(self.folder):
             patch.setattr(sys, "argv", ["peerwatch", *words])
             patch.delenv("PEERWATCH_CONFIG", raising=False)
             with redirect_stdout(out), redirect_stderr(err):
                 code = main()
-        self.said[" ".join(words)] = Said(code, out.getvalue(), err.getvalue())
-        return self.said[" ".join(words)]
+        return Said(code, out.getvalue(), err.getvalue())
 
     def ask(self, statement: str) -> list[tuple]:
         """The answer of our tables; `#` stands before their names."""

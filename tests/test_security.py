@@ -23,8 +23,17 @@ from shared import artifacts, database, encoding, frames
 from shared.encoding import Encoder, Feature
 from tests.builders import a_transaction, ask, run_sql, toml
 from tests.hostile import (
-    CANARY, CARDS, CONTROLS, NAMES, TABLE, TEXTS, World, a_hostile_bank, card_number, configuration,
-)  # fmt: skip
+    CANARY,
+    CARDS,
+    CONTROLS,
+    NAMES,
+    TABLE,
+    TEXTS,
+    World,
+    a_hostile_bank,
+    card_number,
+    configuration,
+)
 from tests.pages import Page, faults_of
 from tests.small_bank import END, FITTED, SCOPE, Bank, a_bank_of, few_steps, moment_of, transactions
 from tests.test_bad_input import peerwatch, refused
@@ -45,12 +54,14 @@ def everything(world: World) -> None:
     with few_steps():
         world.type("fraudwatch", "fit", "--until", f"{FITTED:%Y-%m-%d}")
         world.type("fraudwatch", "score")
+        world.type("fraudwatch", "evaluate")
         world.type("fraudwatch", "recalibrate", "--until", f"{END:%Y-%m-%d}")
     world.type("segmenter", "fit")
     world.type("segmenter", "score")
     for domain in ("fraudwatch", "segmenter"):
-        for command in ("report", "evaluate", "sample"):
+        for command in ("report", "sample"):
             world.type(domain, command)
+    world.type("segmenter", "evaluate")
     fraud = card_number(LAST_FRAUD)
     world.type("fraudwatch", "explain", fraud)
     alerts = world.ask("SELECT alert_id FROM #fraud_alerts ORDER BY alert_id")
@@ -87,8 +98,23 @@ def world(
     if request.param == "postgresql":
         url = request.getfixturevalue("postgresql_copy")
     made = a_hostile_bank(url, folder)
-    everything(made)
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "sqlite":
+            cut_off(patch, made.dialled)
+        everything(made)
     yield made
+
+
+def cut_off(patch: pytest.MonkeyPatch, dialled: list[str]) -> None:
+    """No socket connects, and each that tries is noted."""
+
+    def refuse(*arguments: object) -> None:
+        dialled.append(str(arguments))
+        raise OSError("there is no network")
+
+    for name in ("connect", "connect_ex", "bind", "sendto"):
+        patch.setattr(socket.socket, name, refuse)
+    patch.setattr(socket, "getaddrinfo", refuse)
 
 
 @pytest.fixture(scope="module")
@@ -144,8 +170,10 @@ def test_reports_show_hostile_texts_and_run_none(world):
         html = (world.folder / name).read_text(encoding="utf-8")
         page = Page(html)
         policies = [
-            a["content"] for t, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"
-        ]  # fmt: skip
+            attributes["content"]
+            for _, attributes in page.elements
+            if attributes.get("http-equiv") == "Content-Security-Policy"
+        ]
         assert faults_of(html) == []
         assert len(policies) == 1 and policies[0].startswith("default-src 'none'; ")
         assert "script-src" not in policies[0] and "http" not in policies[0]
@@ -175,8 +203,8 @@ def test_only_known_tables_are_named_in_statements_and_each_is_one(world):
 
     event.listen(Engine, "before_cursor_execute", watch)
     try:
-        assert world.type("fraudwatch", "score").code == 0
-        assert world.type("doctor").code == 0
+        assert world.attempt("fraudwatch", "score").code == 0
+        assert world.attempt("doctor").code == 0
     finally:
         event.remove(Engine, "before_cursor_execute", watch)
 
@@ -197,8 +225,6 @@ def test_no_card_number_is_said_by_any_command(world):
     }
 
     assert leaked == {}
-    explained = world.said[f"fraudwatch explain {card_number(LAST_FRAUD)}"].out
-    assert f"411111******{card_number(LAST_FRAUD)[-4:]}" in explained
 
 
 def test_no_card_number_is_in_reports_errors_or_masked_values(world):
@@ -211,10 +237,10 @@ def test_no_card_number_is_in_reports_errors_or_masked_values(world):
 
 
 def test_json_for_programs_is_masked_as_well(world):
-    said = world.type("fraudwatch", "explain", card_number(LAST_FRAUD), "--json")
+    said = world.attempt("fraudwatch", "explain", card_number(LAST_FRAUD), "--json")
 
     assert not [card for card in CARDS if card in said.all]
-    assert json.loads(said.out)["log_likelihood"] < 0
+    assert json.loads(said.out)["transaction_id"] == f"411111******{card_number(LAST_FRAUD)[-4:]}"
 
 
 def test_no_command_lets_a_text_move_the_cursor_or_forge_a_line(world):
@@ -255,7 +281,6 @@ def test_a_password_is_in_no_message_of_a_failure(peerwatch, words, more):
 
     assert said.code != 0
     assert CANARY not in said.out + said.err
-    assert said.err or said.out
 
 
 @pytest.mark.parametrize(
@@ -363,16 +388,16 @@ STRANGE = ("../x", "/etc/passwd", "x\0y", "n" * 300, "'; DROP TABLE settings; --
     ],
     ids=" ".join,
 )
-def test_a_strange_name_is_one_clear_message(peerwatch, fitted_database, words, name):
-    Path("peerwatch.toml").write_text(toml(fitted_database))
-    before = Bank(fitted_database).count("model_versions")
+def test_a_strange_name_is_one_clear_message(world, words, name):
+    before = world.ask("SELECT count(*) FROM #fraud_verdicts")
 
-    said = peerwatch(*(word.format(name) for word in words))
+    said = world.attempt(*(word.format(name) for word in words))
 
     assert said.code in (1, 2) and said.out == ""
     assert 0 < len(said.err.strip()) < 1500
+    assert "unforeseen" not in said.err
     assert not CONTROLS & set(said.err)
-    assert Bank(fitted_database).count("model_versions") == before
+    assert world.ask("SELECT count(*) FROM #fraud_verdicts") == before
 
 
 # --- models at rest -------------------------------------------------------------------------------
@@ -381,8 +406,7 @@ def test_a_strange_name_is_one_clear_message(peerwatch, fitted_database, words, 
 def test_a_model_under_another_ones_name_is_refused(peerwatch, fitted_database):
     Path("peerwatch.toml").write_text(toml(fitted_database))
     bank = Bank(fitted_database)
-    ((artifact, header),) = [(b"", {})]
-    ((name, data),) = bank.ask("SELECT model_version_id, artifact FROM #model_versions")
+    ((data,),) = bank.ask("SELECT artifact FROM #model_versions")
     header, arrays = artifacts.unpack(bytes(data), artifacts.digest(bytes(data)))
     other = artifacts.pack({**header, "seed": 99}, arrays)
     with sa.create_engine(fitted_database, poolclass=sa.NullPool).begin() as connection:
@@ -416,10 +440,10 @@ def test_a_model_with_a_flipped_byte_scores_nothing(peerwatch, fitted_database, 
 
 # --- numbers that are none, and too many categories -----------------------------------------------
 
-BROKEN = {"nan": "amount_nan", "inf": "amount_infinite", "-inf": "amount_infinite",
-          "1e308": "amount_overflow", "-1e308": "amount_overflow", "1e12": "amount_overflow"}  # fmt: skip
-NUMBERS = {"nan": "number_nan", "inf": "number_infinite", "-inf": "number_infinite",
-           "1e308": "number_infinite", "-1e308": "number_infinite"}  # fmt: skip
+BROKEN = {"nan": "amount_nan", "inf": "amount_infinite", "-inf": "amount_infinite"}
+BROKEN |= dict.fromkeys(("1e308", "-1e308", "1e12"), "amount_overflow")
+NUMBERS = {"nan": "number_nan"}
+NUMBERS |= dict.fromkeys(("inf", "-inf", "1e308", "-1e308"), "number_infinite")
 
 
 def test_no_number_that_is_none_is_scored_and_the_books_balance(postgresql_url):
@@ -488,34 +512,10 @@ def test_a_category_never_gives_the_features_more_columns():
 # --- the network ----------------------------------------------------------------------------------
 
 
-def test_a_run_needs_no_network_beyond_its_databases(peerwatch, fitted_sqlite, monkeypatch):
-    from tests.small_bank import copies
-
-    def refuse(*_arguments: object) -> None:
-        raise AssertionError("a connection was tried")
-
-    for name in ("connect", "connect_ex", "bind", "sendto"):
-        monkeypatch.setattr(socket.socket, name, refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    with copies(fitted_sqlite) as url:
-        Path("peerwatch.toml").write_text(toml(url, "[fraudwatch]\ncalibration_days = 14"))
-        with few_steps():
-            said = [peerwatch("fraudwatch", "fit", "--until", f"{FITTED:%Y-%m-%d}")]
-        said += [
-            peerwatch(*words)
-            for words in (
-                ("doctor",),
-                ("fraudwatch", "score"),
-                ("fraudwatch", "report"),
-                ("fraudwatch", "sample"),
-                ("segmenter", "fit"),
-                ("segmenter", "score"),
-                ("segmenter", "report"),
-                ("verify",),
-            )
-        ]
-
-    assert [(one.code, one.err) for one in said if one.code] == []
+def test_commands_need_no_network_beyond_their_databases(world):
+    """Every command was typed with sockets that refuse, where the database is a file."""
+    assert len(world.said) > 30
+    assert world.dialled == []
 
 
 def test_the_configuration_holds_names_as_they_are(sqlite_url):

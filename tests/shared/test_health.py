@@ -258,6 +258,20 @@ def test_a_lag_that_is_no_span_of_time_is_refused(monkeypatch, capsys, bank, spa
     assert typed(monkeypatch, capsys, bank, "--max-lag", span)[0] == 2
 
 
+def test_the_runs_are_shown_with_their_slots_errors_and_notes(monkeypatch, capsys, bank):
+    bank.ran(SCORE, NOON, "failed", error="disk full", note="ended by SIGKILL")
+    bank.ran(REPORT, None, started=NOON + HOUR)
+    monkeypatch.setattr(sys, "argv", ["peerwatch", "runs", "--config", str(bank.config.path)])
+
+    assert main() == 0
+
+    by_hand, scheduled = capsys.readouterr().out.splitlines()
+    assert by_hand.startswith("2026-03-20 13:00:00  fraudwatch.report   succeeded  ")
+    assert by_hand.endswith("quarantined     0")
+    assert "@ 2026-03-20 12:00  read" in scheduled
+    assert scheduled.endswith("disk full  ended by SIGKILL")
+
+
 # --- OpenMetrics ----------------------------------------------------------------------------------
 
 NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"

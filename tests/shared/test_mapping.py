@@ -432,6 +432,77 @@ def test_periods_that_overlap_are_no_history(tmp_path):
     assert proposal.customers is None or proposal.customers.valid_from is None
 
 
+@pytest.mark.parametrize("open_end", [None, "9999-12-31"])
+def test_a_history_is_known_by_its_values_where_its_names_say_nothing(tmp_path, open_end):
+    named = HISTORY.replace("valid_from", "seit").replace("valid_to", "bis")
+    rows = {"payments": payments(), "client_versions": versions(open_end)}
+
+    customers = proposed(a_database(tmp_path, f"{PAYMENTS})", named, rows=rows)).customers
+
+    assert customers is not None
+    assert (customers.valid_from, customers.valid_to) == ("seit", "bis")
+
+
+def test_periods_with_gaps_need_names_that_say_so(tmp_path):
+    """Two times of which one follows the other are not enough: an order is paid, then sent."""
+    named = HISTORY.replace("valid_from", "seit").replace("valid_to", "bis")
+    ends = ["2023-03-01", "2023-10-01", "2024-03-05"]
+    rows = [(*row[:5], ends[at % 3]) for at, row in enumerate(versions(None))]
+    url = a_database(
+        tmp_path, f"{PAYMENTS})", named, rows={"payments": payments(), "client_versions": rows}
+    )
+
+    proposal = proposed(url)
+
+    assert proposal.customers is None
+    (said,) = [note for note in proposal.notes if "client_versions" in note]
+    assert "several rows for one client_id" in said
+    assert "valid_from and valid_to" in said
+    assert f"# note: {said}" in to_toml(proposal, url)
+
+
+def arrivals(*delays: float) -> list[str]:
+    """For each payment a moment so many hours after its own, one delay after the other."""
+    taken = (delays[at % len(delays)] for at in range(300))
+    times = (datetime.fromisoformat(text) for text in moments(300))
+    return [str(at + timedelta(hours=delay)) for at, delay in zip(times, taken, strict=True)]
+
+
+@pytest.mark.parametrize("name", ["inserted_at", "created_at", "loadedAt", "_ingested"])
+def test_a_column_that_tells_when_rows_came_is_proposed_with_its_reason(tmp_path, name):
+    rows = payments(came=arrivals(0.5, 2, 30))
+    url = a_database(tmp_path, f'{PAYMENTS}, "{name}" TEXT)', rows={"payments": rows})
+
+    proposal = proposed(url)
+
+    assert proposal.transactions is not None
+    assert (proposal.transactions.time, proposal.transactions.arrived_at) == ("paid_at", name)
+    (guess,) = [g for g in proposal.guesses if g.key == "source.transactions.arrived_at"]
+    assert "by 0 days 02:00:00 in the middle" in guess.reason
+    text = to_toml(proposal, url)
+    assert read_back(text).source.transactions == proposal.transactions
+
+
+@pytest.mark.parametrize(
+    ("name", "delays"),
+    [
+        ("created_at", (0,)),  # a copy of the time: it would find no late row
+        ("inserted_at", (-3, 2)),  # before the time: no arrival
+        ("shipped_at", (0.5, 2, 30)),
+        ("updated_at", (0.5, 2, 30)),
+    ],
+)
+def test_another_time_that_is_no_arrival_is_left_out(tmp_path, name, delays):
+    rows = payments(came=arrivals(*delays))
+    url = a_database(tmp_path, f"{PAYMENTS}, {name} TEXT)", rows={"payments": rows})
+
+    proposal = proposed(url)
+
+    assert proposal.transactions is not None
+    assert proposal.transactions.arrived_at is None
+    assert "a second time" in left_out(proposal)[name]
+
+
 def test_customers_alone_are_no_transactions(tmp_path):
     people = [(row, time, 100.0 * row) for row, time in enumerate(moments(50))]
     url = a_database(

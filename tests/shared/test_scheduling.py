@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from shared import config, scheduling, slots
+from shared.cli import main
 from shared.errors import ConfigurationError, PeerwatchError, SchemaError, TemporaryError
 from shared.scheduling import Child, Scheduler, command
 from shared.slots import Due
 from tests.builders import a_bank, a_transaction, ask, make_results, toml
+from tests.small_bank import Bank, copies
 
 NOON = datetime(2026, 3, 20, 12, tzinfo=UTC)
 SCORE, REPORT = Due("fraudwatch.score", NOON), Due("fraudwatch.report", NOON)
@@ -304,19 +308,40 @@ def runs_of(database: str) -> list[tuple]:
     )
 
 
-def test_a_scheduled_run_is_a_process_whose_record_has_its_slot(database, bank):
-    warned: list[str] = []
-    scheduler = scheduling.of(bank, lambda _text: None, warned.append, once=True)
+@pytest.fixture
+def typed(bank, monkeypatch, capfd):
+    """Types `peerwatch schedule` and options; (exit code, data, standard error)."""
 
-    scheduler.run()
+    def typed(*words: str) -> tuple[int, dict, str]:
+        line = ["peerwatch", "schedule", "--config", str(bank.path), "--json", *words]
+        monkeypatch.setattr(sys, "argv", line)
+        code, said = main(), capfd.readouterr()
+        return code, json.loads(said.out), said.err
 
+    return typed
+
+
+def test_a_dry_run_says_what_is_due_and_starts_nothing(database, typed):
+    for words in (("--dry-run",), ("--dry-run", "--once")):
+        assert typed(*words) == (0, {"jobs": ["fraudwatch.score"]}, "")
+
+    assert runs_of(database) == []
+
+
+def test_a_scheduled_run_is_a_process_whose_record_has_its_slot(database, typed):
+    code, data, said = typed("--once")
+
+    assert code == 1
+    assert data == {
+        "jobs": ["fraudwatch.score"], "failed": ["fraudwatch.score"], "done_by_another": [],
+    }  # fmt: skip
+    assert "exit code 2" in said
+    assert "These jobs failed: fraudwatch.score" in said
     ((status, trigger, slot, error),) = runs_of(database)
     assert (status, trigger) == ("failed", "schedule")
     assert "found no champion" in error
-    assert str(slot)[:10] == f"{datetime.now(UTC):%Y-%m-%d}"
     assert str(slot)[11:19] == "00:00:00"
-    assert [due.job for due in scheduler.failed] == ["fraudwatch.score"]
-    assert any("exit code 2" in text for text in warned)
+    assert typed("--once")[:2] == (0, {"jobs": [], "failed": [], "done_by_another": []})
 
 
 def test_a_process_that_died_at_once_is_in_the_tables_as_an_attempt(database, bank):
@@ -337,3 +362,41 @@ def test_a_process_that_died_at_once_is_in_the_tables_as_an_attempt(database, ba
         make_results(database), bank.schedule, datetime.now(UTC) + timedelta(minutes=3)
     )
     assert due.job == "fraudwatch.score"
+
+
+# --- schedulers as they are started ---------------------------------------------------------------
+
+
+def started(folder: Path) -> subprocess.Popen[str]:
+    """`peerwatch schedule`, by its configuration in a folder."""
+    code = "import sys; from shared.cli import main; sys.exit(main())"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, "--config", str(folder / "peerwatch.toml"), "schedule"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture
+def fitted_bank(fitted_sqlite: str) -> Iterator[Bank]:
+    with copies(fitted_sqlite) as url:
+        yield Bank(url)
+
+
+def test_of_two_schedulers_one_runs_the_slot_and_both_end_when_told(fitted_bank, tmp_path):
+    bank, scheduled = fitted_bank, '[schedule]\n"fraudwatch.score" = "every 1 day"'
+    (tmp_path / "peerwatch.toml").write_text(toml(bank.url, scheduled))
+    both = [started(tmp_path), started(tmp_path)]
+
+    while bank.count("pipeline_runs", "status = 'succeeded' AND slot_at IS NOT NULL") == 0:
+        assert all(process.poll() is None for process in both), both[0].communicate()
+        time.sleep(0.2)
+    for process in both:
+        process.send_signal(signal.SIGTERM)
+    told = [process.communicate(timeout=60)[1] for process in both]
+
+    assert [process.returncode for process in both] == [0, 0]
+    assert bank.count("pipeline_runs", "slot_at IS NOT NULL") == 1
+    assert bank.count("transaction_scores") == bank.count("current_transaction_scores") > 0
+    assert not any("failed" in text for text in told)

@@ -270,15 +270,15 @@ def test_of_two_runs_of_one_slot_one_has_it(results):
 
 
 def test_a_clock_that_goes_back_a_day_runs_nothing_twice(results):
-    for hours in range(24):
-        serve(results, OFTEN | DAILY, NOON + hours * HOUR)
+    hours = range(0, 24, 4)
+    for hour in hours:
+        serve(results, OFTEN | DAILY, NOON + hour * HOUR)
     before = rows(results, "job", "slot_at", "status")
 
-    assert [serve(results, OFTEN | DAILY, NOON - HOUR + n * HOUR) for n in range(1, 24)] == [
-        []
-    ] * 23
+    again = [serve(results, OFTEN | DAILY, NOON + hour * HOUR) for hour in hours]
     served = serve(results, OFTEN | DAILY, NOON + DAY)
 
+    assert again == [[]] * len(hours)
     assert served == [NOON + DAY]
     assert no_slot_is_doubled(results)
     assert set(before) <= set(rows(results, "job", "slot_at", "status"))
