@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from tests.builders import a_transaction, run_sql
 from tests.faults.harness import SEED, Arm, Line, done, tell
 from tests.faults.kills import Undisturbed, trial
+from tests.faults.rivals import between_units, go_on, stopped
 from tests.faults.worlds import REFUSED, World, in_scope, keys_amiss, small_slices
 from tests.small_bank import END, NOW, TYPES, copies, moment_of, transactions
 
@@ -186,6 +187,33 @@ def source_restored(world: World, times: int) -> Line:
             line.other += abs(named - len(gone)) + sum(copy.denied().values())
             orphans += len(gone)
     line.done = f"{orphans} orphans"
+    return tell(line)
+
+
+def source_changes(world: World, times: int) -> Line:
+    """Rows that are removed or changed while a run is under way: each is scored once or not at
+    all, and one that was scored and then removed is named."""
+    line = Line("source changed during a run", world.dialect, SEED, "")
+    generator, changed = random.Random(SEED), 0
+    for _ in range(times):
+        with copies(world.url) as url:
+            copy = world.copy(url)
+            wanted = in_scope(copy)
+            some = generator.sample(sorted(wanted), 30)
+            gone, other = set(some[:15]), ", ".join(map(str, some[15:]))
+            child = stopped(
+                lambda copy=copy: _score(copy, NOW, None), between_units(generator.randint(4, 8))
+            )
+            _remove(copy, gone)
+            run_sql(copy.url, f"UPDATE card_tx SET amt = amt + 1 WHERE tx_id IN ({other})")
+            line.other += int(go_on(child).code != 0)
+            done(lambda copy=copy: _score(copy, NOW + timedelta(hours=2), None))
+            lost, orphans = keys_amiss(copy, wanted - gone)
+            named = copy.denied().get("no scored row has gone from the source", 0)
+            line.lost += lost
+            line.other += abs(named - orphans) + copy.broken()
+            changed += len(some)
+    line.done = f"{changed} rows"
     return tell(line)
 
 

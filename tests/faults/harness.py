@@ -181,9 +181,9 @@ def _work(work: Work, arm: Arm | None) -> int:
         return CRASHED
 
 
-def done(work: Work, arm: Arm | None = None) -> str:
+def done(work: Work, arm: Arm | None = None, patience: float = PATIENCE) -> str:
     """Does the work in a child and returns what it said; anything but success is an error."""
-    ended = start(work, arm).wait()
+    ended = start(work, arm).wait(patience)
     assert ended.code == 0, ended.said
     return ended.said
 

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import count
 
 from fraudwatch import detector
+from shared import cli
 from tests.faults import harness
-from tests.faults.harness import HELD, TEMPORARY, Arm, Line, calls_of, killed, start, tell
+from tests.faults.harness import (
+    HELD,
+    TEMPORARY,
+    Arm,
+    Ended,
+    Line,
+    at_call,
+    calls_of,
+    killed,
+    start,
+    tell,
+)
 from tests.faults.worlds import State, World, differences, small_slices, told
 from tests.small_bank import END, FITTED, NOW, copies
 
 Step = Callable[[World, datetime], object]  # one job, as of a moment of the clock
+STOPPED, STOP_SECONDS, TERM = 143, 10, signal.SIGTERM
 AS_OF = [END - timedelta(days=days) for days in (10, 7, 4, 1)]  # of the segments
 
 
@@ -122,6 +138,50 @@ def sweep(
     return tell(line)
 
 
+def terminated(world: World, expected: Undisturbed, times: int) -> Line:
+    """Runs that are told to stop, at any of their calls or any moment: at once, and politely."""
+    generator, stopped, slowest = random.Random(harness.SEED), 0, 0.0
+    line = Line("SIGTERM in every phase", world.dialect, harness.SEED, "")
+    (calls,) = expected.calls
+    while stopped < times:
+        with trial(line, world, expected) as copy:
+            for now in _clock():
+                begun = time.monotonic()
+                ended = _told_to_stop(lambda now=now: score(copy, now), generator, calls)
+                if ended.code == 0:
+                    break
+                slowest = max(slowest, time.monotonic() - begun)
+                stopped += 1
+                left = copy.count("pipeline_runs", "status = 'running'")
+                if ended.code not in (STOPPED, -TERM) or (ended.code == STOPPED and left):
+                    print(f"exit {ended.code}, {left} running: {ended.said}")
+                    line.other += 1
+                line.other += copy.broken()
+                if stopped >= times:
+                    until_done(lambda now: score(copy, now))
+                    break
+    line.other += int(slowest > STOP_SECONDS)
+    line.done = f"{stopped} times, {slowest:.1f} s at most from start to end"
+    return tell(line)
+
+
+def _told_to_stop(work: Callable[[], object], generator: random.Random, calls: int) -> Ended:
+    """Does the work as the command does, told to stop at one of its calls or at any moment."""
+
+    def politely() -> None:
+        with cli._stopped_politely():
+            work()
+
+    if generator.random() < 0.5:
+        tell_itself = at_call(generator.randint(1, calls), lambda: os.kill(os.getpid(), TERM))
+        return start(politely, tell_itself).wait()
+    child = start(politely)
+    time.sleep(generator.uniform(0.1, 1.5))
+    with suppress(ProcessLookupError):
+        child.send(TERM)
+    return child.wait()
+
+
 def _clock() -> Iterator[datetime]:
     return (NOW + timedelta(seconds=second) for second in count())
 
@@ -137,7 +197,7 @@ def _until_done(
 ) -> tuple[int, int]:
     """(kills, what was broken after one of them) until the step came to its end."""
     fell = broken = 0
-    before = world.models()
+    before = world.models() if step in FITS else {}
     while True:
         now = next(times)
         if fell < enough:
@@ -146,7 +206,7 @@ def _until_done(
             ended = start(lambda now=now: step(world, now)).wait()
         if ended.killed:
             fell += 1
-            broken += world.broken() + _half_models(world, before)
+            broken += world.broken() if step not in FITS else _half_models(world, before)
             continue
         if ended.code == HELD:  # the server has not noticed the last death yet
             continue

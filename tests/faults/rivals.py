@@ -5,17 +5,22 @@ from __future__ import annotations
 import os
 import random
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import psutil
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 
 from shared import runs
 from shared.jobs import Request
 from tests.faults.harness import HELD, SEED, TEMPORARY, Arm, Child, Ended, Line, start, tell
-from tests.faults.kills import Undisturbed, trial
+from tests.faults.kills import Undisturbed, trial, until_done
 from tests.faults.worlds import JOBS, World, small_slices
 from tests.small_bank import NOW
 
@@ -157,3 +162,40 @@ def overtaken(world: World, arm: Arm) -> tuple[int, int, int]:
     wrote = sum(after[run] - between.get(run, 0) for run in after)
     assert before.items() <= between.items()
     return wrote, first.code, second.code
+
+
+def workers_killed(world: World, expected: Undisturbed, times: int) -> Line:
+    """A scoring that two processes share, one of which is killed at any moment."""
+    line = Line("worker of a shared scoring killed", world.dialect, SEED, "")
+    generator, killed = random.Random(SEED), 0
+    while killed < times:
+        with trial(line, world, expected) as copy, TemporaryDirectory() as folder:
+            copy.write_config(Path(folder, "peerwatch.toml"))
+            child = start(lambda copy=copy: _shared_out(copy, NOW))
+            if _kill_a_worker(child, generator.uniform(0, 6)):
+                killed += 1
+            ended = child.wait()
+            if ended.code not in (0, TEMPORARY):
+                print(ended.said)
+                line.other += 1
+            until_done(lambda now, copy=copy: _shared_out(copy, now))
+    line.done = f"{killed} kills"
+    return tell(line)
+
+
+def _shared_out(world: World, now: datetime) -> str:
+    small_slices()
+    return world.score(now=now, options={"workers": 2}).message
+
+
+def _kill_a_worker(child: Child, seconds: float) -> bool:
+    """Kills the process that helps a child, so long after it began; whether it was still there."""
+    me, until = psutil.Process(child.pid), time.monotonic() + 60
+    while time.monotonic() < until and me.status() != psutil.STATUS_ZOMBIE:
+        for helper in me.children():
+            time.sleep(seconds)
+            with suppress(psutil.NoSuchProcess):
+                helper.kill()
+                return True
+        time.sleep(0.01)
+    return False

@@ -185,6 +185,7 @@ def episodes(template: str, steps: int, seed: int = SEED) -> Line:
         for episode in range(-(-steps // EPISODE)):
             with copies(begun) as url:
                 taken += _episode(url, line, f"{seed}/{episode}", min(EPISODE, steps))
+            print(f"{taken.total():,} steps", flush=True)
     kinds = ", ".join(f"{number} {name}" for name, number in taken.most_common())
     line.done = f"{taken.total()} steps: {kinds}"
     return tell(line)

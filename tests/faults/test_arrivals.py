@@ -51,3 +51,9 @@ def test_poison_rows_are_quarantined_and_the_others_scored(short: World) -> None
     line = arrivals.poison(short, counted(3))
 
     assert line.as_expected, line
+
+
+def test_rows_that_change_during_a_run_are_scored_once_or_named(short: World) -> None:
+    line = arrivals.source_changes(short, counted(5))
+
+    assert line.as_expected, line

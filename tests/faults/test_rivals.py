@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.faults.harness import counted
 from tests.faults.kills import Undisturbed
-from tests.faults.rivals import five_at_once, paused_holders
+from tests.faults.rivals import five_at_once, paused_holders, workers_killed
 from tests.faults.worlds import World
 
 
@@ -18,5 +18,11 @@ def test_a_paused_holder_that_was_overtaken_writes_nothing(
     short: World, expected: Undisturbed
 ) -> None:
     line = paused_holders(short, expected, counted(10))
+
+    assert line.as_expected, line
+
+
+def test_a_killed_worker_costs_a_run_and_no_row(short: World, expected: Undisturbed) -> None:
+    line = workers_killed(short, expected, counted(10))
 
     assert line.as_expected, line
