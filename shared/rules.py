@@ -12,6 +12,7 @@ left out, the moment it would have been by the offset before the change.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -73,7 +74,7 @@ class _Every:
 class _Cron:
     """Slots by the wall clock of a zone."""
 
-    times: tuple[time, ...]
+    times: tuple[timedelta, ...]  # since midnight, in their order
     days: frozenset[int]
     months: frozenset[int]
     weekdays: frozenset[int]  # 0 is Monday
@@ -85,15 +86,26 @@ class _Cron:
         first = after.astimezone(self.zone).date() - timedelta(days=2)
         last = until.astimezone(self.zone).date() + timedelta(days=2)
         days = (first + timedelta(days=n) for n in range((last - first).days + 1))
-        found = {moment for day in days if self._fits(day) for moment in self._of_day(day)}
+        found = {at for day in days if self._fits(day) for at in self._of_day(day, after, until)}
         return sorted(moment for moment in found if after < moment <= until)
 
     def _fits(self, day: date) -> bool:
         return day.month in self.months and day.day in self.days and day.weekday() in self.weekdays
 
-    def _of_day(self, day: date) -> Iterator[datetime]:
+    def _of_day(self, day: date, after: datetime, until: datetime) -> Iterable[datetime]:
+        """The slots of a day; none that is not between the two need be among them."""
+        midnight = datetime.combine(day, time(), self.zone)
+        begin = midnight.astimezone(UTC)
+        end = (midnight + timedelta(days=1)).replace(fold=1).astimezone(UTC)
+        if end - begin != timedelta(days=1):
+            return self._of_a_change(midnight)
+        reached = bisect_right(self.times, after - begin), bisect_right(self.times, until - begin)
+        return (begin + at for at in self.times[slice(*reached)])
+
+    def _of_a_change(self, midnight: datetime) -> Iterator[datetime]:
+        """The slots of a day within which the offset changes, each wall time looked at."""
         for at in self.times:
-            wall = datetime.combine(day, at, self.zone)
+            wall = midnight + at
             first = wall.astimezone(UTC)  # of two; in a gap by the offset before it
             if not self.of_real_time:
                 yield first
@@ -127,8 +139,8 @@ def newest_slot(entry: Entry, now: datetime) -> datetime:
 
 
 def _spans() -> Iterator[timedelta]:
-    """Longer and longer: most rules come every day."""
-    span = timedelta(days=1)
+    """Longer and longer: most rules come often."""
+    span = timedelta(hours=1)
     while span < LONGEST:
         yield span
         span *= 8
@@ -165,7 +177,7 @@ def _cron(entry: Entry) -> _Cron:
     if not any(day <= DAYS_OF_MONTH[month - 1] for month in months for day in days):
         raise ValueError("no such month has such a day.")
     return _Cron(
-        tuple(time(hour, minute) for hour in sorted(hours) for minute in sorted(minutes)),
+        tuple(timedelta(hours=h, minutes=m) for h in sorted(hours) for m in sorted(minutes)),
         frozenset(days),
         frozenset(months),
         frozenset((day - 1) % 7 for day in _weekdays(fields[4])),

@@ -96,10 +96,19 @@ def of(
     """The scheduler of a configuration; with `once` for what is due at this moment."""
     began = datetime.now(UTC)
 
+    def stamped(tell: Callable[[str], None]) -> Callable[[str], None]:
+        return lambda text: tell(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {text}")
+
     def asked(failed: Sequence[Child]) -> list[Due]:
         return look(config, failed, began if once else datetime.now(UTC))
 
-    return Scheduler(asked, lambda due: launch(due, str(config.path)), say, warn, once=once)
+    return Scheduler(
+        asked,
+        lambda due: launch(due, str(config.path)),
+        stamped(say),
+        stamped(warn),
+        once=once,
+    )
 
 
 class Scheduler:
@@ -222,6 +231,7 @@ class Scheduler:
             child = self._launch(due)
         except OSError as error:  # no memory or no processes left: another time
             self._warn(f"{_shown(due)} could not be started: {error.strerror}.")
+            self.failed.append(due)
             return
         self._children[due.job] = child
         self.started.append(due)

@@ -26,6 +26,7 @@ from shared.tables import TAKING, Tables
 # A slot has three attempts. The pauses before the second and the third count from the start of the
 # one before: with the usual rule of 15 minutes all three are over before the next slot.
 PAUSES = (timedelta(minutes=2), timedelta(minutes=10))
+BATCH = 10_000  # rows in memory at once: a clock that is years ahead notes many
 CLOCKS_DIFFER = timedelta(minutes=5)  # at most, of two machines that are both right
 NO_RULE = '{"rule": null}'  # of a job that was taken out of the schedule
 MISSED = "no run was there for it"
@@ -159,7 +160,10 @@ def _slot_due(
         before = first - timedelta(microseconds=1)
         open_slots = rules.between(entry, max(taken or before, before), newest)
     attempts = _attempts(connection, tables, job, open_slots[0], now)
+    served = _last_by_hand(connection, tables, job) if taken is None else None
     for slot in open_slots:
+        if served is not None and served >= slot:
+            continue
         count, last = attempts.get(slot, (0, now))
         if count == 0:
             return slot
@@ -180,6 +184,16 @@ def _last_slot(
     if status:
         select = select.where(table.c.status.in_(status))
     found: datetime | None = connection.execute(select).scalar()
+    return found
+
+
+def _last_by_hand(connection: Connection, tables: Tables, job: str) -> datetime | None:
+    """The start of the last successful run without a slot: who fits by hand and then starts the
+    schedule wants no second fit at once."""
+    table = tables.pipeline_runs
+    last = sa.func.max(table.c.started_at, type_=table.c.started_at.type)
+    by_hand = (table.c.job == job, table.c.slot_at.is_(None), table.c.status == "succeeded")
+    found: datetime | None = connection.execute(sa.select(last).where(*by_hand)).scalar()
     return found
 
 
@@ -216,8 +230,12 @@ def _note_passed(
     import pandas as pd
 
     busy = _Busy(connection, tables, job, passed[0], now)
-    rows = [_row(job, slot, now, "skipped" if busy.at(slot) else "missed") for slot in passed]
-    insert_new(connection, tables.pipeline_runs, pd.DataFrame(rows))
+    for begin in range(0, len(passed), BATCH):
+        rows = [
+            _row(job, slot, now, "skipped" if busy.at(slot) else "missed")
+            for slot in passed[begin : begin + BATCH]
+        ]
+        insert_new(connection, tables.pipeline_runs, pd.DataFrame(rows))
 
 
 class _Busy:

@@ -71,7 +71,8 @@ def beyond_the_look_back(world: World, times: int) -> Line:
         with copies(world.url) as url:
             copy = world.copy(url)
             copy.settings |= {"allowed_lateness_days": 1}
-            wanted, limit = in_scope(copy), END - timedelta(days=2)
+            copy.settings |= {"score_from": (END - timedelta(days=3)).date()}
+            wanted, limit = in_scope(copy), END - timedelta(days=2)  # a day, and where it began
             old = sorted(row["tx_id"] for row in _rows(wanted) if moment_of(row) < limit)
             late = set(generator.sample(old, 20))
             _remove(copy, late)
@@ -81,7 +82,7 @@ def beyond_the_look_back(world: World, times: int) -> Line:
             done(lambda copy=copy, later=later: copy.score(now=later))
             told = copy.ask("SELECT rows_too_late FROM #pipeline_runs ORDER BY started_at")[-1][0]
             line.other += abs(told - len(late)) + abs(copy.covered("too_late") - len(late))
-            span = {"since": END - timedelta(days=3), "until": END}
+            span = {"since": copy.begin, "until": END}
             done(lambda copy=copy, span=span: copy.do("backfill.fraudwatch", NOW, **span))
             lost, doubled = keys_amiss(copy, wanted)
             line.lost, line.doubled = line.lost + lost, line.doubled + doubled
@@ -99,9 +100,8 @@ def in_portions(world: World, expected: Undisturbed, times: int) -> Line:
     for turn in range(times):
         with trial(line, world, expected) as copy:
             _shuffle(copy, generator)
-            begin = END - timedelta(days=3)
-            hours = sorted(generator.sample(range(1, 72), (0, 1, 3, 7)[turn % 4]))
-            moments = [begin + timedelta(hours=hour) for hour in hours] + [None]
+            hours = sorted(generator.sample(range(1, copy.hours), (0, 1, 3, 7)[turn % 4]))
+            moments = [copy.begin + timedelta(hours=hour) for hour in hours] + [None]
             for at, until in enumerate(moments):
                 now = NOW + timedelta(minutes=at)
                 for again in range(3 if until is None else 1):
@@ -138,8 +138,8 @@ def clock_jumps(world: World, expected: Undisturbed, times: int) -> Line:
     for _ in range(times):
         with trial(line, world, expected) as copy:
             jumps = [timedelta(), timedelta(days=-1), timedelta(days=400), timedelta(), timedelta()]
-            hours = sorted(generator.sample(range(1, 72), len(jumps) - 1))
-            untils = [END - timedelta(hours=72 - hour) for hour in hours] + [None]
+            hours = sorted(generator.sample(range(1, copy.hours), len(jumps) - 1))
+            untils = [copy.begin + timedelta(hours=hour) for hour in hours] + [None]
             for jump, until in zip(jumps, untils, strict=True):
                 now = NOW + jump
                 done(lambda copy=copy, now=now, until=until: _score(copy, now, until))
@@ -156,7 +156,7 @@ def results_restored(world: World, expected: Undisturbed, times: int) -> Line:
     for _ in range(times):
         with copies(world.url) as source, copies(world.url) as results:
             ours = World(source, results, dict(world.settings))
-            until = END - timedelta(hours=generator.randint(1, 70))
+            until = END - timedelta(hours=generator.randint(1, ours.hours - 1))
             done(lambda ours=ours, until=until: _score(ours, NOW, until))
             with copies(results) as backup:
                 done(lambda ours=ours: _score(ours, NOW + timedelta(minutes=1), None))
@@ -175,7 +175,7 @@ def source_restored(world: World, times: int) -> Line:
             copy = world.copy(url)
             wanted = in_scope(copy)
             done(lambda copy=copy: _score(copy, NOW, None))
-            cut = END - timedelta(hours=generator.randint(1, 70))
+            cut = END - timedelta(hours=generator.randint(1, copy.hours - 1))
             gone = {row["tx_id"] for row in _rows(wanted) if moment_of(row) >= cut}
             _remove(copy, gone)
             done(lambda copy=copy: _score(copy, NOW + timedelta(hours=2), None))

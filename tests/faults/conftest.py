@@ -36,8 +36,8 @@ def world(template: str) -> World:
 
 @pytest.fixture(scope="session")
 def short(template: str) -> World:
-    """Three days to be scored."""
-    return world_of(template, 3)
+    """Two days to be scored."""
+    return world_of(template, 2)
 
 
 @pytest.fixture(scope="session")

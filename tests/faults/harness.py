@@ -26,8 +26,8 @@ from sqlalchemy.pool import Pool
 
 from shared.errors import PeerwatchError
 
-SEED = int(os.environ.get("PEERWATCH_FAULTS_SEED", "20260301"))
-SHARE = float(os.environ.get("PEERWATCH_FAULTS_SHARE", "1"))  # of the counts, for a first look
+SEED = int(os.environ.get("FAULTS_SEED", "20260301"))
+SHARE = float(os.environ.get("FAULTS_SHARE", "1"))  # of the counts, for a first look
 CRASHED = 70  # the exit code of a child whose work raised what is no PeerwatchError
 HELD, TEMPORARY = 3, 75
 PATIENCE = 120.0  # seconds that any one child may take
@@ -106,7 +106,7 @@ class Child:
                 self.kill()
                 os.waitpid(self.pid, 0)
                 raise TimeoutError(f"A child was not done in {patience:.0f} s:\n{self.output()}")
-            time.sleep(0.002)
+            time.sleep(0.01)
         return ended
 
     def poll(self) -> Ended | None:
@@ -237,6 +237,6 @@ def killed(work: Work, generator: random.Random, calls: int, seconds: float) -> 
     while time.monotonic() < until:
         if (ended := child.poll()) is not None:
             return ended
-        time.sleep(0.001)
+        time.sleep(0.005)
     child.kill()
     return child.wait()

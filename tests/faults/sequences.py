@@ -47,9 +47,9 @@ class Steps:
         self.front, self.clock, self.ids = END, END + timedelta(days=30), count(500_000)
         self.taken: Counter[str] = Counter()
         self.rules: dict[Callable[[], list[str]], int] = {
-            self.insert: 60, self.insert_late: 14, self.insert_poison: 4, self.wait: 4,
-            self.run: 5, self.kill: 3, self.backfill: 1,
-            self.verdict: 4, self.promote: 4, self.verify: 1,
+            self.insert: 64, self.insert_late: 14, self.insert_poison: 4, self.wait: 4,
+            self.run: 3, self.kill: 2, self.backfill: 1,
+            self.verdict: 3, self.promote: 4, self.verify: 1,
         }  # fmt: skip
         self._put([self.front])
 

@@ -32,7 +32,7 @@ def there() -> Iterator[There]:
         execute(server.url, "CREATE DATABASE world TEMPLATE template0")
         url = make_url(server.url).set(database="world").render_as_string(hide_password=False)
         harness.done(lambda: fitted_bank(url) and prepared(url))
-        world = world_of(url, 3)
+        world = world_of(url, 2)
         yield There(server, world, undisturbed(world, SCORING))
 
 
@@ -46,12 +46,12 @@ def on_sqlite(short: World) -> World:
 @pytest.mark.parametrize(
     ("fault", "times"),
     [
-        (outages.sessions_ended, 20),
-        (outages.deadlocked, 5),
-        (outages.unserialisable, 5),
-        (outages.locked, 5),
-        (outages.connections_cut, 10),
-        (outages.answers_lost, 20),
+        (outages.sessions_ended, 10),
+        (outages.deadlocked, 3),
+        (outages.unserialisable, 3),
+        (outages.locked, 3),
+        (outages.connections_cut, 6),
+        (outages.answers_lost, 10),
     ],
 )
 def test_a_run_on_postgresql_survives(there: There, fault: outages.Outage, times: int) -> None:
@@ -61,12 +61,12 @@ def test_a_run_on_postgresql_survives(there: There, fault: outages.Outage, times
 
 
 def test_a_killed_server_loses_nothing(there: There) -> None:
-    line = outages.server_killed(there.server, there.world, there.expected, counted(10))
+    line = outages.server_killed(there.server, there.world, there.expected, counted(6))
 
     assert line.as_expected, line
 
 
-@pytest.mark.parametrize(("fault", "times"), [(outages.locked, 5), (outages.disk_full, 20)])
+@pytest.mark.parametrize(("fault", "times"), [(outages.locked, 3), (outages.disk_full, 10)])
 def test_a_run_on_sqlite_survives(
     on_sqlite: World, expected: Undisturbed, fault: outages.Outage, times: int
 ) -> None:

@@ -60,6 +60,16 @@ class World(Bank):
         with runs.opened(self.config, job, now) as run:
             return runs.execute(run, JOBS[job], Request(**request), "manual")
 
+    @property
+    def begin(self) -> datetime:
+        """Where scoring begins."""
+        return datetime.combine(self.settings["score_from"], datetime.min.time(), END.tzinfo)
+
+    @property
+    def hours(self) -> int:
+        """Of the source's time to be scored."""
+        return (END - self.begin) // timedelta(hours=1)
+
     def copy(self, url: str) -> World:
         return World(url, self.results_url, dict(self.settings), self.mapped, self.source)
 
@@ -190,8 +200,7 @@ def small_slices() -> None:
 
 def in_scope(world: World) -> set[int]:
     """The ids of the bank's own rows that are to be scored."""
-    start = datetime.combine(world.settings["score_from"], datetime.min.time(), END.tzinfo)
-    return {row["tx_id"] for row in transactions() if moment_of(row) >= start}
+    return {row["tx_id"] for row in transactions() if moment_of(row) >= world.begin}
 
 
 def keys_amiss(world: World, wanted: set[int]) -> tuple[int, int]:

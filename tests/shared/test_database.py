@@ -17,6 +17,7 @@ from shared.errors import ConfigurationError, PeerwatchError, TemporaryError
 from shared.frames import micros
 from shared.tables import Moment, key_type
 from tests.builders import ask, run_sql
+from tests.conftest import execute
 
 SECRET = "hunter2"
 KEY = "7b0c1a52-0000-4000-8000-00000000000a"
@@ -387,17 +388,41 @@ def test_a_fault_of_a_statement_is_final_and_named(database):
 def test_a_lost_session_is_temporary(postgresql_url):
     kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'lost'"
 
-    with Reader(parse_url(postgresql_url), "lost") as reader:
-        run_sql(postgresql_url, kill)
-        with pytest.raises(TemporaryError):
-            reader.read(sa.select(sa.literal(1).label("one")))
-
     with (
         pytest.raises(TemporaryError),
         transaction(engine(parse_url(postgresql_url), name="lost")) as c,
     ):
         run_sql(postgresql_url, kill)
         c.execute(sa.select(1))
+
+
+def test_a_lost_read_is_made_again_in_another_session(postgresql_url):
+    one, mine = sa.select(sa.literal(1).label("one")), sa.func.pg_backend_pid().label("pid")
+
+    with Reader(parse_url(postgresql_url), "lost") as reader:
+        before = reader.read(sa.select(mine)).to_pydict()["pid"]
+        run_sql(postgresql_url, f"SELECT pg_terminate_backend({before[0]})")
+        assert reader.read(one).to_pydict() == {"one": [1]}
+        assert reader.read(sa.select(mine)).to_pydict()["pid"] != before
+
+
+def test_a_read_that_is_lost_for_good_is_temporary(postgresql_url, monkeypatch):
+    monkeypatch.setattr(db, "READ_PAUSES", (0, 0))
+    name = make_url(postgresql_url).database
+
+    with Reader(parse_url(postgresql_url), "lost") as reader:
+        execute(server_of(postgresql_url), f"DROP DATABASE {name} WITH (FORCE)")
+        try:
+            with pytest.raises(TemporaryError) as caught:
+                reader.read(sa.select(sa.literal(1).label("one")))
+        finally:
+            execute(server_of(postgresql_url), f"CREATE DATABASE {name} TEMPLATE template0")
+
+    assert caught.value.exit_code == 75
+
+
+def server_of(url: str) -> str:
+    return make_url(url).set(database="postgres").render_as_string(hide_password=False)
 
 
 def test_a_locked_file_is_temporary(sqlite_url, monkeypatch):

@@ -8,6 +8,7 @@ import secrets
 import shutil
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -48,7 +49,16 @@ from tests.builders import (
     run_sql,
 )
 from tests.pooler import pooling
-from tests.small_bank import END, FITTED, Bank, copies
+from tests.small_bank import (
+    END,
+    FITTED,
+    SCOPE,
+    Bank,
+    copies,
+    few_steps,
+    moment_of,
+    transactions,
+)
 
 RUN = "peerwatch/fraudwatch.score/fraudwatch.score-20260320T120000-a1b2c3"
 NAMED = "peerwatch/fraudwatch.score/20260320T120000-a1b2c3"
@@ -143,18 +153,28 @@ def test_both_sessions_are_read_only_and_limited_by_the_server(postgresql_url):
     assert catalogue == rows == SETTINGS
 
 
-def test_a_run_has_no_more_than_two_sessions_on_the_source(fitted_postgresql, tmp_path):
-    """The server itself counts: a role that may have two sessions has no third to take."""
+def test_a_reader_of_two_sessions_is_enough_with_results_in_another_database(
+    fitted_postgresql, tmp_path
+):
+    """The server itself counts the sessions, and grants the role nothing but to read; what SQL
+    joined across the two databases would fail."""
+    results = f"sqlite:///{tmp_path / 'results.db'}"
     with copies(fitted_postgresql) as url, a_role(url, connections=2) as reader:
-        bank = Bank(reader, results_url=f"sqlite:///{tmp_path / 'results.db'}").make_results()
+        run_sql(url, "DROP SCHEMA peerwatch CASCADE")
+        bank = Bank(reader, results_url=results).make_results()
         with (
             pytest.raises(TemporaryError, match="too many connections"),
             a_run(reader) as source, source.session(), source.session(),
         ):  # fmt: skip
             pass
-        outcome = bank.do("fraudwatch.fit", dry_run=True)
+        with few_steps():
+            bank.do("fraudwatch.fit", until=FITTED)
+        bank.score()
 
-    assert outcome.rows_read > 0
+    in_scope = {row["tx_id"] for row in transactions() if moment_of(row) >= SCOPE}
+    assert set(bank.published()) == in_scope
+    assert bank.count("fraud_alerts") > 0
+    assert bank.unbalanced() == []
 
 
 # --- snapshots ----------------------------------------------------------------------------------
@@ -216,6 +236,60 @@ def test_a_lock_that_is_not_given_is_temporary_and_named(postgresql_url):
 
     assert "more than 1 s" in str(caught.value)
     assert "lock_timeout" in str(caught.value)
+
+
+@contextmanager
+def a_writer(url: str) -> Iterator[list[int]]:
+    """Somebody who all the time changes, removes and adds rows, a version of the table at once;
+    the versions that are there."""
+    made = [0]
+    done = threading.Event()
+
+    def write() -> None:
+        engine = sa.create_engine(url, poolclass=sa.NullPool)
+        with engine.connect() as connection:
+            while not done.is_set():
+                version = made[-1] + 1
+                for statement in (
+                    f"UPDATE card_tx SET km = {version}, amt = amt + 2 * (tx_id % 2) - 1",
+                    f"DELETE FROM card_tx WHERE tx_id = {version % 400}",
+                    "INSERT INTO card_tx SELECT 10000 + tx_id, ts, cust, -1, cur, merchant_id, "
+                    f"channel, {version} FROM card_tx LIMIT 1",
+                    f"UPDATE card_tx SET tx_id = {version % 400}, amt = 0 WHERE tx_id >= 10000",
+                ):
+                    connection.exec_driver_sql(statement.replace("%", "%%"))
+                connection.commit()
+                made.append(version)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        yield made
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_a_long_read_sees_the_table_as_of_one_moment_while_it_is_written(postgresql_url):
+    """Each version changes every row, and takes one away for another: 400 rows of one version."""
+    a_bank(postgresql_url, [a_transaction(tx_id=i, km=0.0) for i in range(400)])
+    run_sql(
+        postgresql_url,
+        "CREATE VIEW slow AS SELECT * FROM card_tx WHERE pg_sleep(0.0005 + 0 * tx_id)::text "
+        "IS NOT NULL",
+    )
+    passed = []
+
+    with a_source(postgresql_url, table="slow") as source, a_writer(postgresql_url) as made:
+        source.duplicates()
+        for _ in range(5):
+            before = made[-1]
+            rows = source.read(*EVER, CLOCK).rows
+            assert rows["number.km"].nunique() == 1
+            assert rows.transaction_id.nunique() == len(rows) == 400
+            passed.append(made[-1] - before)
+
+    assert max(passed) >= 1, "somebody wrote while it was read"
 
 
 # --- missing indexes ------------------------------------------------------------------------------

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from shared import config, scheduling, slots
 from shared.cli import main
@@ -21,6 +25,7 @@ from shared.errors import ConfigurationError, PeerwatchError, SchemaError, Tempo
 from shared.scheduling import Child, Scheduler, command
 from shared.slots import Due
 from tests.builders import a_bank, a_transaction, ask, make_results, toml
+from tests.conftest import execute
 from tests.small_bank import Bank, copies
 
 NOON = datetime(2026, 3, 20, 12, tzinfo=UTC)
@@ -124,6 +129,25 @@ def test_a_process_that_fails_is_noted_and_leaves_the_others_alone(code, how):
     assert set(done.started) == {FIT, SCORE}
     assert [(child.due, child.fault) for child in world.settled] == [(FIT, how)]
     assert any(how in text for text in world.warned)
+
+
+def test_a_process_that_cannot_be_started_fails_and_leaves_the_others_alone():
+    world = World(FIT, SCORE)
+    launch = world.launch
+
+    def no_memory_for_a_fit(due):
+        if due == FIT:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        return launch(due)
+
+    world.launch = no_memory_for_a_fit
+
+    done = world.ran()
+
+    assert (done.started, done.failed) == ([SCORE], [FIT])
+    assert world.warned == [
+        "fraudwatch.fit of 2026-03-20 12:00 could not be started: Cannot allocate memory."
+    ]
 
 
 def test_a_slot_that_another_has_is_no_failure_and_is_not_tried_in_a_loop():
@@ -362,6 +386,57 @@ def test_a_process_that_died_at_once_is_in_the_tables_as_an_attempt(database, ba
         make_results(database), bank.schedule, datetime.now(UTC) + timedelta(minutes=3)
     )
     assert due.job == "fraudwatch.score"
+
+
+@contextmanager
+def away(database: str) -> Iterator[None]:
+    """Nobody gets into the database while the block runs."""
+    url = sa.engine.make_url(database)
+    if url.get_backend_name() == "sqlite":
+        with closing(sqlite3.connect(str(url.database), isolation_level=None)) as owner:
+            owner.execute("BEGIN EXCLUSIVE")
+            yield
+        return
+    server = url.set(database="postgres").render_as_string(False)
+    execute(server, f"ALTER DATABASE {url.database} ALLOW_CONNECTIONS false")
+    try:
+        yield
+    finally:
+        execute(server, f"ALTER DATABASE {url.database} ALLOW_CONNECTIONS true")
+
+
+def test_a_database_that_was_away_at_a_tick_is_asked_again(database, bank, monkeypatch):
+    monkeypatch.setattr("shared.database.BUSY_SECONDS", 0.1)
+    world, warned = World(), []
+
+    def launch(due):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return world.launch(due)
+
+    def come_back():
+        with away(database):
+            gone.set()
+            while not warned and not over.is_set():
+                time.sleep(0.01)
+
+    gone, over = threading.Event(), threading.Event()
+    owner = threading.Thread(target=come_back)
+    owner.start()
+    gone.wait()
+    scheduler = Scheduler(
+        lambda failed: scheduling.look(bank, failed, datetime.now(UTC)),
+        launch, print, warned.append, ring_seconds=0.1,
+    )  # fmt: skip
+    try:
+        scheduler.run()
+    finally:
+        over.set()
+        owner.join()
+    world.children[0].process.stdout.close()
+
+    assert "The scheduler goes on and asks again." in warned[0]
+    assert warned[-1] == "The result tables answer again."
+    assert [due.job for due in scheduler.started] == ["fraudwatch.score"]
 
 
 # --- schedulers as they are started ---------------------------------------------------------------

@@ -79,6 +79,22 @@ def test_of_a_job_without_a_run_the_newest_slot_alone_is_due(results):
     assert rows(results, "status") == []
 
 
+@pytest.mark.parametrize("schedule", [OFTEN, CAUGHT_UP], ids=["newest", "catch_up"])
+def test_a_run_by_hand_serves_the_newest_slot_of_a_schedule_that_begins(results, schedule):
+    run_of(results, SCORE, None, NOON + MINUTE)
+
+    assert look(results, schedule, NOON + 2 * MINUTE) == []
+    assert serve(results, schedule, NOON + 15 * MINUTE) == [NOON + 15 * MINUTE]
+    assert sorted(slots_of(results, "succeeded"), key=str) == [NOON + 15 * MINUTE, None]
+
+
+def test_a_run_by_hand_before_the_newest_slot_or_in_vain_serves_nothing(results):
+    run_of(results, SCORE, None, NOON - MINUTE)
+    run_of(results, SCORE, None, NOON + MINUTE, status="failed")
+
+    assert look(results, OFTEN, NOON + 2 * MINUTE) == [Due(SCORE, NOON)]
+
+
 def test_a_job_that_never_succeeded_is_marked(results):
     run_of(results, REPORT, NOON - DAY - 6 * HOUR)
     run_of(results, SCORE, NOON - DAY, status="failed")
