@@ -387,25 +387,36 @@ class Fold:
 
     Of whole numbers the factorial is a product, so that its log is the sum of log(shape + j) over
     j < x, and all that counts is how much mass lies beyond each j: no gamma function is needed.
-    nodes (J,) are these j, or the distinct x; map (V, J) gives the mass beyond the one, or on the
-    other.
+    nodes (J,) are these j, or the distinct x. order: the cells by rising x; starts: of each
+    distinct one among them.
     """
 
     nodes: np.ndarray
-    map: csc_array
+    distinct: np.ndarray
+    order: np.ndarray
+    starts: np.ndarray
     whole: bool
 
     @classmethod
     def of(cls, x: np.ndarray) -> Self:
-        if len(x) and x.max() <= MOST_NODES and (x == np.floor(x)).all():
-            nodes = np.arange(max(int(x.max()), 1))
-            return cls(nodes, csc_array((x[:, None] > nodes).astype(float)), True)
-        distinct, codes = np.unique(x, return_inverse=True)
-        return cls(distinct, csc_array(indicators(codes[None], [len(distinct)]).T), False)
+        order = np.argsort(x, kind="stable")
+        distinct, starts = np.unique(x[order], return_index=True)
+        whole = bool(len(x) and x.max() <= MOST_NODES and (x == np.floor(x)).all())
+        nodes = np.arange(max(int(x.max()), 1)) if whole else distinct
+        return cls(nodes, distinct, order, starts, whole)
+
+    def folded(self, mass: np.ndarray) -> np.ndarray:
+        """(K, J): the mass (K, V) beyond each node, or on it where cells are not whole."""
+        held = np.add.reduceat(mass[:, self.order], self.starts, axis=1)
+        if not self.whole:
+            return np.asarray(held)
+        beyond = np.cumsum(held[:, ::-1], axis=1)[:, ::-1]
+        after = np.searchsorted(self.distinct, self.nodes, side="right")
+        return np.column_stack([beyond, np.zeros(len(mass))])[:, after]
 
     def rising(self, mass: np.ndarray) -> Callable[[np.ndarray], Sums]:
         """Of a shape (K,): the sum with mass (K, V), its first and second derivative, (K,) each."""
-        folded = mass @ self.map
+        folded = self.folded(mass)
 
         def sums(shape: np.ndarray) -> Sums:
             each = shape[:, None] + self.nodes

@@ -387,7 +387,8 @@ def log_terms(
         quiet, terms = terms, work.array("noisy", *shape[:-2], shape[-2] + 1, shape[-1])
         terms[..., :-1, :], terms[..., -1, :] = quiet, ready.noise[..., None]
     if table is not None:
-        terms += (table.reshape(-1, table.shape[-1]) @ chunk.cells).reshape(terms.shape)
+        rows = math.prod(table.shape[:-1])  # no -1: there may be no cell at all
+        terms += (table.reshape(rows, table.shape[-1]) @ chunk.cells).reshape(terms.shape)
     return terms, pulls, logs
 
 

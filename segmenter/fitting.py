@@ -319,7 +319,8 @@ def _card(run: Run, window: Window, fitted: Fitted) -> dict[str, Any]:
         "compared": dict(fitted.compared),
         "assumptions": [
             "a customer's behaviour within the window says what the customer is like",
-            "within a segment the features, on their own scales, vary like a Gaussian",
+            "within a segment the features vary by the laws of their kinds: the continuous ones "
+            "together, the others each by itself",
         ],
         "limits": [
             "segments describe the past; they promise nothing about one customer",

@@ -69,7 +69,7 @@ class Cut:
         return replace(self, **_cells(z, fitted.cluster_centers_, fitted.labels_))
 
     def _scaled(self, matrix: np.ndarray) -> np.ndarray:
-        z = (matrix[:, self.columns] - self.center) / self.scale
+        z = (_known(matrix, self.columns) - self.center) / self.scale
         return np.clip(z, -CUT_EDGE, CUT_EDGE)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
@@ -104,13 +104,19 @@ def cut(matrix: np.ndarray, columns: Sequence[int], k: int, seed: int) -> Cut:
     would be a cell of their own.
     """
     places = np.asarray(columns)
-    ordinary = matrix[~far_rows(matrix[:, places])][:, places]
+    ordinary = _known(matrix, places)
+    ordinary = ordinary[~far_rows(ordinary)]
     center, deviation = ordinary.mean(axis=0), ordinary.std(axis=0)
     scale = np.where(deviation > 0, deviation, 1.0)
     z = np.clip((ordinary - center) / scale, -CUT_EDGE, CUT_EDGE)
     fitted = KMeans(k, n_init=CUT_STARTS, random_state=seed).fit(z)
     cells = _cells(z, fitted.cluster_centers_, fitted.labels_)
     return Cut(places, center, scale, **cells)
+
+
+def _known(matrix: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """The columns of encoded rows, a missing cell at their mean, which is zero."""
+    return np.nan_to_num(matrix[:, columns])
 
 
 def _cells(z: np.ndarray, means: np.ndarray, labels: Labels) -> dict[str, Any]:
@@ -312,6 +318,8 @@ def _parts_again(mixture: SegmentMixture, matrix: np.ndarray, least: int, seed: 
         again = SegmentMixture(
             covariance_type=mixture.covariance_type_,
             tails=mixture.tails_,
+            kinds=mixture.kinds,
+            trials=mixture.trials,
             min_components=fewest,
             max_components=mixture.n_components_,
             n_init=1,

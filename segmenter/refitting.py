@@ -18,11 +18,11 @@ import pandas as pd
 from segmenter import decisions, lineage
 from segmenter.em import SingularFitError
 from segmenter.lineage import Match
-from segmenter.screening import smoothed
 from shared.encoding import SHARE_EDGE, Feature
 from shared.errors import DataQualityError
 
 if TYPE_CHECKING:
+    from segmenter.columns import Columns
     from segmenter.config import Settings
     from segmenter.training import Scores, Segmentation, Stratum
 
@@ -94,7 +94,7 @@ class Task:
     def question(self) -> dict[str, Any]:
         """What is asked, as JSON; a model is warmed up only where it was asked the same."""
         return {
-            "features": [feature.name for feature in self.declared if feature.role == "shape"],
+            "features": {f.name: f.kind for f in self.declared if f.role == "shape"},
             "segments": self.settings.segments,
             "max_segments": self.settings.max_segments,
             "min_segment_share": self.settings.min_segment_share,
@@ -187,12 +187,22 @@ def gains(warm: Segmentation, cold: Segmentation, frame: pd.DataFrame) -> np.nda
     for ours in warm.strata:
         for theirs in cold.strata:
             rows = np.intersect1d(ours.members(frame), theirs.members(frame))
-            names = set(ours.encoder.names) & set(theirs.encoder.names)
+            names = _alike(ours.columns, theirs.columns)
             if len(rows) and names:
                 part = frame.iloc[rows]
                 difference[rows] = log_likelihood(theirs, part, names)
                 difference[rows] -= log_likelihood(ours, part, names)
     return difference
+
+
+def _alike(ours: Columns, theirs: Columns) -> set[str]:
+    """The features that both densities hold, and take for the same."""
+    return {
+        name
+        for name in set(ours.names) & set(theirs.names)
+        if (ours.kinds[name], ours.floors.get(name))
+        == (theirs.kinds[name], theirs.floors.get(name))
+    }
 
 
 def log_likelihood(stratum: Stratum, frame: pd.DataFrame, names: Collection[str]) -> np.ndarray:
@@ -203,20 +213,21 @@ def log_likelihood(stratum: Stratum, frame: pd.DataFrame, names: Collection[str]
     shares, the centers towards which these are smoothed.
     """
     matrix = stratum.matrix(frame)
-    matrix[:, [name not in names for name in stratum.encoder.names]] = np.nan
+    others = [i for i, name in enumerate(stratum.columns.names) if name not in names]
+    matrix[:, others] = np.nan
     density = stratum.mixture.score_samples(matrix) + np.log(stratum.share)
     return density + _log_derivative(stratum, frame, matrix)
 
 
 def _log_derivative(stratum: Stratum, frame: pd.DataFrame, matrix: np.ndarray) -> np.ndarray:
     """(n,) over the continuous cells that are there; other cells have probabilities."""
-    drawn, total = smoothed(frame, stratum.centers), np.zeros(len(frame))
+    drawn, total = stratum.columns.drawn(frame), np.zeros(len(frame))
     layout = stratum.mixture.layout_
     cells = layout.continuous_part(matrix)
     for place, number in enumerate(layout.continuous):
         column = stratum.encoder.columns[number]
         slope = np.full(len(frame), -np.log(column.scale))
-        if column.name in stratum.centers:
+        if column.name in stratum.columns.centers:
             share = drawn[column.name].clip(SHARE_EDGE, 1 - SHARE_EDGE).to_numpy(np.float64)
             slope -= np.log(share * (1 - share))
         total += np.where(np.isnan(cells[:, place]), 0.0, slope)

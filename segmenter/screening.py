@@ -1,16 +1,19 @@
 """Which columns and rows may shape segments: the screen before the density is fitted.
 
 A Gaussian that meets a spike (many customers with one and the same value) collapses on it and
-seems better for it, so spikes, constants and repetitions are taken out first, each with a reason.
+seems better for it. So a column with a spike is found to be semicontinuous, and spikes beyond
+that, constants and repetitions are taken out, each with a reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
+from segmenter.columns import CONTINUOUS, SEMICONTINUOUS, SHARE
 from segmenter.selection import fences, within
 from shared.encoding import Encoder, Feature
 
@@ -19,25 +22,57 @@ COUNT_SPIKE_SHARE = 0.50  # counts are spread over their unit interval before th
 RATIO_SPIKE_SHARE = 0.15  # of one ratio between two columns: a plane on which a Gaussian collapses
 PILE_SHARE = 0.15  # near the largest value: a ridge on which a component becomes a sliver
 PILE_EDGE = 0.95  # of the largest value: tenure ends where the window begins, for most customers
-MISSING_SHARE = 0.05  # above this, what fills the gaps would shape the segments
+REST_SHARE = 0.05  # of the customers off a spike, at least; fewer say little about a scale
+MISSING_SHARE = 0.30  # a density that integrates missing cells out was tested up to here
+RHYTHM = {"recency_days": 7.0}  # below a week it tells the weekday of the moment, not customers
 COLLINEAR_R2 = 0.999  # of a column on those before it
 FAR_SHARE = 0.03  # of the rows; strays are few
-PSEUDO_DAYS = 2.0  # purchase days by which a share is drawn to the share of all customers
 
 
-def screen(
-    frame: pd.DataFrame, features: Sequence[Feature], excluded: Collection[str]
-) -> dict[str, str]:
-    """Per feature the reason why it is left out, or "" where it may shape segments."""
-    reasons: dict[str, str] = {}
+@dataclass
+class Screened:
+    """What the screen found, by feature.
+
+    reasons: why it is left out, or "". kinds: what the density takes it for. floors: see `Columns`.
+    """
+
+    reasons: dict[str, str] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
+    floors: dict[str, float] = field(default_factory=dict)
+
+
+def screen(frame: pd.DataFrame, features: Sequence[Feature], excluded: Collection[str]) -> Screened:
+    """Which features may shape segments, and as what."""
+    found = Screened()
     kept: list[Feature] = []
     for feature in features:
-        reason = _declared_reason(feature, excluded) or _value_reason(feature, frame[feature.name])
-        reason = reason or _repetition(frame, feature, kept)
-        reasons[feature.name] = reason
+        name, reason = feature.name, _declared_reason(feature, excluded)
+        if not reason:
+            floor = RHYTHM.get(name, -np.inf)
+            if (frame[name] < floor).mean() > SPIKE_SHARE:
+                found.floors[name] = floor
+            values = frame[name].clip(lower=found.floors.get(name))
+            found.kinds[name] = _kind(feature, values)
+            reason = _value_reason(feature, found.kinds[name], values)
+            reason = reason or _repetition(frame, feature, kept)
+        found.reasons[name] = reason
         if not reason:
             kept.append(feature)
-    return reasons
+    return found
+
+
+def _kind(feature: Feature, values: pd.Series) -> str:
+    """As declared, or semicontinuous where many customers have one value and others vary."""
+    if feature.kind == "share":
+        return SHARE
+    known = values.dropna()
+    if feature.kind == "count" or known.nunique() < 3:
+        return CONTINUOUS
+    counts = known.value_counts(normalize=True)
+    rest = counts.iloc[1:].sum()
+    spiked = counts.iloc[0] > SPIKE_SHARE and rest > REST_SHARE
+    smooth = counts.iloc[1] <= SPIKE_SHARE * rest
+    return SEMICONTINUOUS if spiked and smooth else CONTINUOUS
 
 
 def _declared_reason(feature: Feature, excluded: Collection[str]) -> str:
@@ -50,13 +85,15 @@ def _declared_reason(feature: Feature, excluded: Collection[str]) -> str:
     return ""
 
 
-def _value_reason(feature: Feature, values: pd.Series) -> str:
+def _value_reason(feature: Feature, kind: str, values: pd.Series) -> str:
     missing = float(values.isna().mean())
     if missing > MISSING_SHARE:
         return f"missing for {missing:.0%} of the customers"
     counts = values.value_counts()
     if len(counts) == 1:
         return f"constant: {counts.index[0]:g} throughout"
+    if kind != CONTINUOUS:
+        return ""
     limit = COUNT_SPIKE_SHARE if feature.kind == "count" else SPIKE_SHARE
     if counts.iloc[0] > limit * len(values):
         share = counts.iloc[0] / len(values)
@@ -80,7 +117,8 @@ def _repetition(frame: pd.DataFrame, feature: Feature, kept: Sequence[Feature]) 
     if not kept:
         return ""
     names = [*(f.name for f in kept), feature.name]
-    for matrix in (encoded(Encoder.fit(frame, [*kept, feature]), frame), _filled(frame[names])):
+    scaled = np.nan_to_num(Encoder.fit(frame, [*kept, feature]).transform(frame))
+    for matrix in (scaled, _filled(frame[names])):
         explained, coefficients = _regression(matrix)
         if explained > COLLINEAR_R2:
             told = [n for n, c in zip(names[:-1], coefficients, strict=True) if abs(c) > 0.05]
@@ -101,46 +139,6 @@ def _regression(matrix: np.ndarray) -> tuple[float, np.ndarray]:
     return 1 - float(rest @ rest) / float(matrix[:, -1] @ matrix[:, -1]), coefficients
 
 
-def encoded(encoder: Encoder, frame: pd.DataFrame) -> np.ndarray:
-    """(n, d) matrix; a missing cell (at most MISSING_SHARE of a column) counts as the mean."""
-    return np.nan_to_num(encoder.transform(frame), nan=0.0)
-
-
-def share_centers(frame: pd.DataFrame, features: Sequence[Feature]) -> dict[str, float]:
-    """The mean of each share over the customers, towards which shares are smoothed."""
-    return {f.name: float(frame[f.name].mean()) for f in features if f.kind == "share"}
-
-
-def smoothed(frame: pd.DataFrame, centers: Mapping[str, float]) -> pd.DataFrame:
-    """The frame with shares drawn to their centers, the more the fewer days they rest on.
-
-    (share × days + center × PSEUDO_DAYS) / (days + PSEUDO_DAYS), the posterior mean of a beta
-    prior: zero of two purchases is less extreme than zero of fifty, and spikes at 0 and 1 spread.
-    """
-    days = frame["purchase_days"]
-    shares = {
-        name: (frame[name] * days + center * PSEUDO_DAYS) / (days + PSEUDO_DAYS)
-        for name, center in centers.items()
-    }
-    return frame.assign(**shares)
-
-
-def dequantised(
-    frame: pd.DataFrame, features: Sequence[Feature], generator: np.random.Generator
-) -> pd.DataFrame:
-    """The frame with counts spread evenly over their unit interval, for the fit alone.
-
-    A density of whole numbers would collapse on them; of the spread ones it is a bound on the
-    probability of the count (Theis, van den Oord and Bethge 2016, section 3.1).
-    """
-    counts = {
-        f.name: frame[f.name] + generator.uniform(-0.5, 0.5, len(frame))
-        for f in features
-        if f.kind == "count"
-    }
-    return frame.assign(**counts)
-
-
 def far_rows(matrix: np.ndarray) -> np.ndarray:
-    """Rows (n,) of complete cells (n, d) that lie beyond the fences of some column."""
+    """Rows (n,) of cells (n, d), NaN where missing, that lie beyond the fences of some column."""
     return ~within(matrix, fences(matrix, FAR_SHARE))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from segmenter.columns import Columns
 from segmenter.config import Settings
 from segmenter.merging import group_terms, posteriors
 from segmenter.model import SegmentMixture
@@ -30,15 +31,7 @@ from segmenter.publishing import (
     part_terms,
     publish,
 )
-from segmenter.screening import (
-    SPIKE_SHARE,
-    dequantised,
-    encoded,
-    far_rows,
-    screen,
-    share_centers,
-    smoothed,
-)
+from segmenter.screening import SPIKE_SHARE, far_rows, screen
 from shared.encoding import Encoder, Feature
 from shared.errors import DataQualityError
 
@@ -72,8 +65,7 @@ class Stratum:
     """
 
     name: str
-    encoder: Encoder
-    centers: Mapping[str, float]
+    columns: Columns
     mixture: SegmentMixture
     segment_of: np.ndarray
     share: float
@@ -84,8 +76,12 @@ class Stratum:
         """Positions of the stratum's rows in a feature frame."""
         return np.flatnonzero(_members(frame, self.name))
 
+    @property
+    def encoder(self) -> Encoder:
+        return self.columns.encoder
+
     def matrix(self, frame: pd.DataFrame) -> np.ndarray:
-        return encoded(self.encoder, smoothed(frame, self.centers))
+        return self.columns.matrix(frame)
 
     def posterior(self, matrix: np.ndarray, terms: np.ndarray) -> np.ndarray:
         """(n, own segments), by rising position; terms: of the mixture's components (n, K)."""
@@ -150,12 +146,7 @@ class Segmentation:
         return {
             "levels": {name: list(levels) for name, levels in self.levels.items()},
             "strata": [
-                {
-                    "name": stratum.name,
-                    "encoder": stratum.encoder.to_json(),
-                    "centers": dict(stratum.centers),
-                }
-                for stratum in self.strata
+                {"name": stratum.name, **stratum.columns.to_json()} for stratum in self.strata
             ],
         }
 
@@ -175,7 +166,7 @@ class Segmentation:
         for stratum, count in zip(self.strata, counts, strict=True):
             stratum.mixture.set_params(random_state=seed)
             matrix, labels = stratum.mixture.sample(int(count))
-            frame = stratum.encoder.inverse(matrix)
+            frame = stratum.columns.inverse(matrix)
             if stratum.name == SINGLE:
                 frame = frame.assign(purchase_days=1.0)
             if stratum.cut is not None:
@@ -193,8 +184,7 @@ def _stratum_at_rest(arrays: dict[str, np.ndarray], document: dict[str, Any]) ->
     share, floor = own["share_and_floor"].tolist()
     return Stratum(
         document["name"],
-        Encoder.from_json(document["encoder"]),
-        document["centers"],
+        Columns.from_json(document),
         SegmentMixture.from_arrays(own),
         own["segment_of"],
         share,
@@ -268,26 +258,28 @@ def _warmed(
                 f"The refit found {len(part)} customers of the stratum {stratum.name}; expected "
                 f"at least {MIN_CUSTOMERS}."
             )
-        used = [feature for feature in features if feature.name in stratum.encoder.names]
-        drawn = dequantised(smoothed(part, stratum.centers), used, generator)
-        matrix = encoded(stratum.encoder, drawn)
-        far = far_rows(matrix)
+        columns = stratum.columns
+        matrix = columns.matrix(part, generator)
+        far = far_rows(matrix[:, columns.gaussian])
         seed = int(generator.integers(2**31 - 1))
         mixture = SegmentMixture(
-            start=stratum.mixture, min_share=MIN_COMPONENT_SHARE, random_state=seed
+            start=stratum.mixture,
+            min_share=MIN_COMPONENT_SHARE,
+            random_state=seed,
+            **columns.declaration,
         ).fit(matrix[~far])
         floor = _floor(mixture, mixture.log_terms(matrix[~far]), seed)
         share = len(part) / len(bought)
         cut = stratum.cut and stratum.cut.moved(stratum.matrix(part)[~far])
         strata.append(replace(stratum, mixture=mixture, share=share, floor=floor, cut=cut))
-        names = stratum.encoder.names
+        names = columns.names
         records.append(
             {
                 "stratum": stratum.name,
                 "customers": len(part),
                 "far_customers": int(far.sum()),
                 "columns": {f.name: "used" if f.name in names else "as before" for f in features},
-                "kinds": {f.name: f.kind for f in used},
+                "kinds": dict(columns.kinds),
                 "scan": [],
                 "covariance_type": mixture.covariance_type_,
                 "tails": mixture.tails_,
@@ -337,18 +329,17 @@ def _fit(
 ) -> tuple[Stratum, dict[str, Any], Pairs]:
     """One stratum, its segments numbered from 0, the record of its choices, and its halves."""
     basis_first = sorted(features, key=lambda feature: feature.name not in BASIS)
-    reasons = screen(part, basis_first, settings.exclude_features)
-    used = [feature for feature in basis_first if not reasons[feature.name]]
+    found = screen(part, basis_first, settings.exclude_features)
+    used = [feature for feature in basis_first if not found.reasons[feature.name]]
     if not used:
-        told = "; ".join(f"{feature}: {reason}" for feature, reason in reasons.items())
+        told = "; ".join(f"{feature}: {reason}" for feature, reason in found.reasons.items())
         raise DataQualityError(f"The fit found no feature that tells customers apart. {told}.")
-    centers = share_centers(part, used)
-    plain = smoothed(part, centers)
-    encoder = Encoder.fit(plain, used)
-    matrix = encoded(encoder, dequantised(plain, used, generator))
-    far = far_rows(matrix)
+    floors = {f.name: found.floors[f.name] for f in used if f.name in found.floors}
+    columns = Columns.fit(part, used, found.kinds, floors)
+    matrix = columns.matrix(part, generator)
+    far = far_rows(matrix[:, columns.gaussian])
     seed = int(generator.integers(2**31 - 1))
-    mixture = _mixture(matrix[~far], wanted, seed)
+    mixture = _mixture(matrix[~far], columns, wanted, seed)
     share = len(part) / customers
     task = Task(
         wanted=wanted,
@@ -356,20 +347,18 @@ def _fit(
         least=max(settings.min_segment_share / share, MIN_CUSTOMERS / len(part)),
         cells={ALL: CUT_SEGMENTS, REPEAT: CUT_SEGMENTS - 1, SINGLE: 1}[name],
         share=share,
-        columns=_cut_columns(encoder),
+        columns=_cut_columns(columns),
         seed=seed,
     )
-    published = publish(mixture, matrix[~far], encoded(encoder, plain)[~far], task)
+    published = publish(mixture, matrix[~far], columns.matrix(part)[~far], task)
     floor = _floor(mixture, mixture.log_terms(matrix[~far]), seed)
-    stratum = Stratum(
-        name, encoder, centers, mixture, _positions(published), share, floor, published.cut
-    )
+    stratum = Stratum(name, columns, mixture, _positions(published), share, floor, published.cut)
     record = {
         "stratum": name,
         "customers": len(part),
         "far_customers": int(far.sum()),
-        "columns": {f.name: reasons[f.name] or "used" for f in features},
-        "kinds": {f.name: f.kind for f in used},
+        "columns": {f.name: found.reasons[f.name] or "used" for f in features},
+        "kinds": dict(columns.kinds),
         "scan": mixture.scan_,
         "covariance_type": mixture.covariance_type_,
         "tails": mixture.tails_,
@@ -392,13 +381,13 @@ def _positions(published: Published) -> np.ndarray:
     return segment_of
 
 
-def _cut_columns(encoder: Encoder) -> list[int]:
-    """The basis, or all columns where not two of it are used."""
-    basis = [i for i, name in enumerate(encoder.names) if name in BASIS]
-    return basis if len(basis) > 1 else list(range(len(encoder.names)))
+def _cut_columns(columns: Columns) -> list[int]:
+    """The basis, or all continuous columns where not two of it are used."""
+    basis = [i for i in columns.gaussian if columns.names[i] in BASIS]
+    return basis if len(basis) > 1 else columns.gaussian
 
 
-def _mixture(matrix: np.ndarray, wanted: int | None, seed: int) -> SegmentMixture:
+def _mixture(matrix: np.ndarray, columns: Columns, wanted: int | None, seed: int) -> SegmentMixture:
     """The mixture of the ordinary rows; with at least as many parts as segments are wanted."""
     least = wanted or 1
     mixture = SegmentMixture(
@@ -407,6 +396,7 @@ def _mixture(matrix: np.ndarray, wanted: int | None, seed: int) -> SegmentMixtur
         min_share=MIN_COMPONENT_SHARE,
         criterion="bic",  # of the density; what overlaps is one segment, or part of a cut
         random_state=seed,
+        **columns.declaration,
     )
     return mixture.fit(matrix)
 

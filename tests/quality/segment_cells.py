@@ -56,6 +56,7 @@ ENGINE = fingerprint(  # at import: the code that runs is the code that was read
             "layout",
             "merging",
             "screening",
+            "columns",
         )
         for path in (datasets.ROOT / "segmenter").glob(f"{name}.py")
     )
@@ -80,12 +81,14 @@ def merged(task: Task) -> Fitted:
 
 
 def screened(task: Task) -> Fitted:
-    """The estimator on the columns that the screen admits."""
+    """The estimator on the columns that the screen admits, as what it takes them for."""
     frame = pd.DataFrame(task.rows).add_prefix("x")
     features = [Feature(name, "continuous", "shape", "", "a column") for name in frame]
-    reasons = screen(frame, features, ())
-    kept = [number for number, name in enumerate(frame) if not reasons[name]]
-    return automatic(Task(task.rows[:, kept], task.sizes, task.n_groups, task.seed))
+    found = screen(frame, features, ())
+    kept = [number for number, name in enumerate(frame) if not found.reasons[name]]
+    kinds = [found.kinds[f"x{number}"] for number in kept]
+    rows = task.rows[:, kept]
+    return automatic(Task(rows, task.sizes, task.n_groups, task.seed), kinds=kinds)
 
 
 def of_shoppers(task: Task, name: str) -> Fitted:

@@ -131,6 +131,19 @@ def test_a_missing_count_is_summed_out() -> None:
     )
 
 
+def test_rows_without_any_discrete_cell_have_the_density_of_the_others() -> None:
+    x, _ = some_rows()
+    mixture = a_mixture().fit(x)
+    alone = np.full_like(x, np.nan)
+    alone[:, [0, 3]] = x[:, [0, 3]]
+
+    means, variances = mixture.means_[:, 0], mixture.covariances_[:, 0, 0]
+    terms = np.log(mixture.weights_ / np.sqrt(2 * np.pi * variances))
+    by_hand = logsumexp(terms - (x[:, :1] - means) ** 2 / (2 * variances), axis=1)
+
+    np.testing.assert_allclose(mixture.score_samples(alone), by_hand)
+
+
 def test_a_row_of_weight_two_is_the_row_twice() -> None:
     x, _ = some_rows(300)
     twice = np.random.default_rng(1).random(300) < 0.5

@@ -132,12 +132,18 @@ def test_the_measure_is_that_of_real_units_whatever_the_encoder() -> None:
 
 
 @pytest.mark.parametrize("center", [0.2, 0.7])
-def test_the_measure_of_a_share_follows_the_slope_of_its_smoothing(center: float) -> None:
-    features = (*FEATURES, Feature("s", "share", "shape", "share", "s", "logit"))
+def test_the_measure_of_an_older_models_share_follows_the_slope_of_its_smoothing(
+    center: float,
+) -> None:
+    """Older models hold a share as a continuous column, drawn to a center."""
+    features = (*FEATURES, Feature("s", "continuous", "shape", "share", "s", "logit"))
     share = np.random.default_rng(3).uniform(0.1, 0.9, 600)
     asked = Task(customers(0).assign(s=share), features, Settings(segments=1), {}, 0)
     (stratum,) = asked.fitted(None, {}).segmentation.strata
-    moved = replace(stratum, centers={"s": center})
+    moved, other = (
+        replace(stratum, columns=replace(stratum.columns, centers={"s": to}))
+        for to in (center, 0.5)
+    )
     one = asked.frame.iloc[:50]
     step = 1e-6
 
@@ -147,10 +153,10 @@ def test_the_measure_of_a_share_follows_the_slope_of_its_smoothing(center: float
 
     added = [
         log_likelihood(s, one, ["x", "s"]) - log_likelihood(s, one, ["x"]) - alone(s, one)
-        for s in (stratum, moved)
+        for s in (other, moved)
     ]
 
-    np.testing.assert_allclose(added[1] - added[0], slope(moved) - slope(stratum), atol=1e-5)
+    np.testing.assert_allclose(added[1] - added[0], slope(moved) - slope(other), atol=1e-5)
 
 
 def alone(stratum: Stratum, frame: pd.DataFrame) -> np.ndarray:
@@ -172,3 +178,20 @@ def test_fits_are_compared_on_the_columns_of_both() -> None:
     assert np.isfinite(found).all()
     assert abs(found.mean()) < 0.05, "a column of noise tells nothing about the others"
     np.testing.assert_allclose(found, -gains(three, two, with_more))
+
+
+def test_fits_are_not_compared_on_a_column_that_they_take_for_different_things() -> None:
+    """A probability of an atom and a density are not on one measure."""
+    now = customers(1)
+    atom = now.assign(z=np.where(np.arange(len(now)) % 2, 0.0, now.x.abs() + 1))
+    third = (*FEATURES, Feature("z", "continuous", "shape", "", "z"))
+    task_of = {"atom": atom, "none": atom.assign(z=now.x.abs() + 1)}
+    fits = {name: Task(f, third, Settings(), {}, 0).fitted(None, {}) for name, f in task_of.items()}
+    one, other = (fits[name].segmentation for name in ("atom", "none"))
+
+    found = gains(one, other, atom)
+
+    assert one.strata[0].columns.kinds["z"] == "semicontinuous"
+    assert other.strata[0].columns.kinds["z"] == "continuous"
+    without = [log_likelihood(fit.strata[0], atom, NAMES) for fit in (one, other)]
+    np.testing.assert_allclose(found, without[1] - without[0])

@@ -12,7 +12,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from segmenter.config import Settings
 from segmenter.merging import group_terms, merge, misclassification, posteriors
-from segmenter.screening import dequantised, far_rows, screen, smoothed
+from segmenter.screening import far_rows, screen
 from segmenter.training import REPEAT, SINGLE, Segmentation, train
 from shared.encoding import Feature
 from shared.errors import DataQualityError
@@ -309,49 +309,61 @@ def test_the_screen_gives_a_reason_for_each_column_it_takes_out() -> None:
     generator = np.random.default_rng(0)
     made = {
         "same": 3.0,
-        "spike": np.where(np.arange(500) < 200, 0.0, generator.uniform(1, 2, 500)),
+        "spike": np.where(np.arange(500) < 480, 0.0, generator.uniform(1, 2, 500)),
+        "spikes": np.where(np.arange(500) < 200, 0.0, np.arange(500) % 2),
         "censored": np.minimum(generator.uniform(0, 250, 500), generator.uniform(119, 120, 500)),
         "age_again": frame["customer_age"],
         "sum": frame["recency_days"] + frame["customer_age"],
         "double": np.where(np.arange(500) < 100, 2 * frame["recency_days"], frame["net_amount"]),
-        "holes": np.where(np.arange(500) < 100, np.nan, frame["net_amount"]),
+        "holes": np.where(np.arange(500) < 200, np.nan, frame["net_amount"]),
         "text": "a",
     }
     plain = [Feature(n, "continuous", "shape", "", n) for n in ("recency_days",)]
     odd = [Feature(n, "category" if n == "text" else "continuous", "shape", "", n) for n in made]
     unwanted = Feature("net_amount", "continuous", "shape", "", "net")
 
-    reasons = screen(frame.assign(**made), [*plain, *odd, FEATURES[5], unwanted], ["net_amount"])
+    found = screen(frame.assign(**made), [*plain, *odd, FEATURES[5], unwanted], ["net_amount"])
+    reasons = found.reasons
 
     assert reasons["recency_days"] == ""
     assert reasons["same"] == "constant: 3 throughout"
-    assert reasons["spike"] == "spike: 0 for 40% of the customers"
+    assert reasons["spike"] == "spike: 0 for 96% of the customers"
+    assert reasons["spikes"] == "spike: 0 for 70% of the customers"
     assert reasons["censored"].startswith("piled up: within 5% of the largest value, 119.9")
     assert reasons["sum"] == "collinear: follows from recency_days, age_again"
     assert reasons["double"] == "2 times recency_days for 20% of the customers"
-    assert reasons["holes"] == "missing for 20% of the customers"
+    assert reasons["holes"] == "missing for 40% of the customers"
     assert reasons["text"].startswith("category")
     assert reasons["customer_age"].startswith("descriptor")
     assert reasons["net_amount"] == "excluded by exclude_features"
 
 
-def test_shares_are_smoothed_the_more_the_fewer_days_they_rest_on() -> None:
-    frame = pd.DataFrame({"purchase_days": [2.0, 98.0], "weekend_share": [0.0, 0.0]})
+def test_a_feature_is_found_to_be_what_it_is() -> None:
+    frame, _ = customers(n=500)
+    generator = np.random.default_rng(0)
+    frame["refund"] = np.where(np.arange(500) < 200, 0.0, generator.uniform(1, 2, 500))
+    refund = Feature("refund", "continuous", "shape", "", "refund")
 
-    found = smoothed(frame, {"weekend_share": 0.5})["weekend_share"]
+    found = screen(frame, [*FEATURES, refund], ())
 
-    assert found.tolist() == [0.25, 0.01]
+    assert not found.reasons["refund"]
+    assert found.kinds["refund"] == "semicontinuous"
+    assert found.kinds["weekend_share"] == "share"
+    assert found.kinds["basket_amount"] == found.kinds["purchase_days"] == "continuous"
 
 
-def test_counts_are_spread_within_half_a_unit_and_nothing_else_moves() -> None:
-    frame, _ = customers(n=200)
+def test_where_many_bought_within_the_week_recency_is_the_week_or_longer() -> None:
+    """Days since the last purchase of who buys daily tell the weekday of the moment."""
+    generator = np.random.default_rng(0)
+    often = pd.DataFrame({"recency_days": generator.uniform(0, 14, 500)})
+    seldom = pd.DataFrame({"recency_days": generator.uniform(0, 140, 500)})
 
-    spread = dequantised(frame, FEATURES, np.random.default_rng(0))
+    found, other = (screen(frame, FEATURES[:1], ()) for frame in (often, seldom))
 
-    moved = spread["purchase_days"] - frame["purchase_days"]
-    assert moved.abs().max() <= 0.5
-    assert moved.nunique() == 200
-    pd.testing.assert_series_equal(spread["net_amount"], frame["net_amount"])
+    assert found.kinds == {"recency_days": "semicontinuous"}
+    assert found.floors == {"recency_days": 7.0}
+    assert other.kinds == {"recency_days": "continuous"}
+    assert other.floors == {}
 
 
 def test_far_rows_are_few_and_lie_three_interquartile_ranges_outside() -> None:
