@@ -663,17 +663,21 @@ def health(front: Front, max_lag: timedelta, metrics: bool) -> None:
 @everywhere
 def schedule(front: Front, once: bool) -> None:
     """Run the schedule in the foreground; each job is a process of its own."""
-    from shared import runs, scheduling, slots
+    from shared import rules, runs, scheduling, slots
 
-    config = front.config()
+    config, now = front.config(), datetime.now(UTC)
     if not config.schedule:
         raise ConfigurationError(f"{config.path} has no [schedule]; nothing to wait for.")
     if front.dry_run:
-        found = slots.peek(runs.open_results(config), config.schedule, datetime.now(UTC))
+        found = slots.peek(runs.open_results(config), config.schedule, now)
         jobs = [due.job for due in found]
         front.say(f"due: {', '.join(jobs)}" if jobs else "nothing is due", {"jobs": jobs})
         return
     scheduler = scheduling.of(config, front.note, partial(click.echo, err=True), once=once)
+    if not once:
+        coming = {job: rules.next_slot(entry, now) for job, entry in config.schedule.items()}
+        slots_told = ", ".join(f"{job} {slot:%Y-%m-%d %H:%M}" for job, slot in coming.items())
+        front.note(f"next slots, UTC: {slots_told}")
     scheduler.run()
     if once:
         _say_what_ran(front, scheduler)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ WRITING = {
     "lock_timeout": f"{BUSY_SECONDS}s",
     "idle_in_transaction_session_timeout": "120s",
 }
+READ_PAUSES = (0.2, 1, 3, 9, 15)  # seconds before a lost read is made again: a server's restart
 COUNTED = {"preserve_rowcount": True}  # PostgreSQL's count is kept only where it is asked for
 READ_ONLY = "default_transaction_read_only"
 NAME_BYTES = 63  # of a session's name on PostgreSQL
@@ -47,6 +48,8 @@ TRANSIENT_STATES = {
     *("08000", "08001", "08003", "08006"),  # the connection
     *("57014", "25P03"),  # a statement, or a session within a transaction, that took too long
 }
+# The session is gone, or the server undid the read itself (a standby's recovery, a deadlock).
+LOST_STATES = TRANSIENT_STATES - {"55P03", "57014", "25P03"}
 
 
 @dataclass(frozen=True)
@@ -278,7 +281,8 @@ class Reader:
     """Columnar reads from the user's database; never writes, holds no transaction open.
 
     Each read is a transaction of its own: it sees the table as of one moment, and its snapshot is
-    no older than `limits` let one statement be.
+    no older than `limits` let one statement be. Where the server has ended the session, the read is
+    made again in another.
     """
 
     def __init__(self, url: URL, name: str = "peerwatch", limits: Limits = FITTING) -> None:
@@ -290,6 +294,10 @@ class Reader:
 
     def __enter__(self) -> Reader:
         require_file(self.url)
+        self._connect()
+        return self
+
+    def _connect(self) -> None:
         backend = self.url.get_backend_name()
         try:
             if backend == "sqlite":
@@ -305,10 +313,11 @@ class Reader:
 
                 # Else the driver begins a transaction when it connects, and one after each.
                 given = _libpq(self.url, self._name, self.limits)
-                self._connection = adbc.connect(given, autocommit=True)
+                made = adbc.connect(given, autocommit=True)
+                self.__exit__()  # the session that was lost
+                self._connection = made
         except Exception as error:
             raise self._failure(error) from error
-        return self
 
     def __exit__(self, *_exception: object) -> None:
         if self._connection is not None:
@@ -319,15 +328,33 @@ class Reader:
         """All rows of the select as one pyarrow table, columns named as selected."""
         if self._connection is None:
             return self._read_any(select)
-        try:
+        pauses = iter(READ_PAUSES)
+        while True:
             try:
-                with self._connection.cursor() as cursor:
-                    cursor.execute(*self._compiled(select))
-                    return cursor.fetch_arrow_table()
-            finally:
-                self._end()
-        except Exception as error:
-            raise self._failure(error) from error
+                return self._read(select)
+            except Exception as error:
+                pause = next(pauses, None) if self._is_lost(error) else None
+                if pause is None:
+                    raise self._failure(error) from error
+            time.sleep(pause)
+            with suppress(TemporaryError):  # then the next try fails as well, and waits longer
+                self._connect()
+
+    def _read(self, select: sa.Select[Any]) -> pa.Table:
+        try:
+            with self._connection.cursor() as cursor:
+                cursor.execute(*self._compiled(select))
+                return cursor.fetch_arrow_table()
+        finally:
+            self._end()
+
+    def _is_lost(self, error: Exception) -> bool:
+        """Whether the server has ended the session, or undone the read for another's sake."""
+        state = getattr(error, "sqlstate", None)
+        if self.url.get_backend_name() != "postgresql":
+            return False
+        ended = state is None and type(error).__name__ == "OperationalError"
+        return ended or state in LOST_STATES
 
     def _end(self) -> None:
         """A read lock kept between batches would keep a SQLite writer from its commit."""

@@ -27,7 +27,9 @@ TABLES = {
         {
             "key": (
                 "kind.transaction, column.<table>.<column>, reviews_per_day, false_discovery_rate,"
-                " score_from, …"
+                " score_from, look_back.at (the last whole look-back), look_back.arrived.<column>"
+                " (the newest arrival seen), schedule.<job> (its rule, and the first slot that"
+                " counts), …"
             ),
             "value": "text",
         },
@@ -485,7 +487,7 @@ VIEWS = {
             "last_status": "of the newest run",
             "last_started_at": "when the newest run began",
             "last_succeeded_at": "end of the newest success",
-            "runs": "runs so far",
+            "runs": "runs so far, with the slots for which nothing was run",
             "failed": "of them failed",
             "last_error": "message of the newest run, if it failed",
             "last_note": "its note",

@@ -67,13 +67,18 @@ def load(connection: Connection, tables: Tables, model_version_id: str) -> Store
     return _stored(row)
 
 
-def _stored(row: sa.Row[Any]) -> Stored:
+def unpacked(row: sa.Row[Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """(header, arrays) of a stored model; refuses one that is not what its hash and id say."""
     if not row.model_version_id.endswith(f"-{row.sha256[:NAMED]}"):
         raise PeerwatchError(
             f"{row.model_version_id} holds another model than the one it is named after; it was "
             "not read. Roll back to another: peerwatch models rollback KIND --by NAME"
         )
-    header, arrays = artifacts.unpack(row.artifact, row.sha256)
+    return artifacts.unpack(row.artifact, row.sha256)
+
+
+def _stored(row: sa.Row[Any]) -> Stored:
+    header, arrays = unpacked(row)
     return Stored(
         row.model_version_id, row.kind, row.status, row.trained_from, row.trained_to,
         row.metrics, header, arrays, row.parent_id,

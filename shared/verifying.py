@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from shared import artifacts, frames, runs
+from shared import frames, registry, runs
 from shared.config import Configuration
 from shared.errors import PeerwatchError
 from shared.runs import Results
@@ -254,9 +254,10 @@ def _seams(segments: sa.Table) -> Any:
 def _broken_models(connection: Connection, results: Results) -> int:
     table = results.tables.model_versions
     broken = 0
-    for data, sha256 in connection.execute(sa.select(table.c.artifact, table.c.sha256)):
+    columns = (table.c.model_version_id, table.c.artifact, table.c.sha256)
+    for row in connection.execute(sa.select(*columns)):
         try:
-            artifacts.unpack(data, sha256)
+            registry.unpacked(row)
         except PeerwatchError:
             broken += 1
     return broken

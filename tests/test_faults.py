@@ -71,7 +71,7 @@ def test_on_postgresql_nothing_is_lost_or_doubled(
 def test_killed_scorings_leave_what_an_undisturbed_one_leaves(
     on_sqlite: World, left_on_sqlite: Undisturbed
 ) -> None:
-    line = sweep("kill -9 in scoring", on_sqlite, SCORING, left_on_sqlite, 6)
+    line = sweep("kill -9 in scoring", on_sqlite, SCORING, left_on_sqlite, 5)
 
     assert line.as_expected, line
 
@@ -79,7 +79,7 @@ def test_killed_scorings_leave_what_an_undisturbed_one_leaves(
 def test_killed_scorings_on_postgresql_leave_what_an_undisturbed_one_leaves(
     on_postgresql: World, left_on_postgresql: Undisturbed
 ) -> None:
-    line = sweep("kill -9 in scoring", on_postgresql, SCORING, left_on_postgresql, 4)
+    line = sweep("kill -9 in scoring", on_postgresql, SCORING, left_on_postgresql, 3)
 
     assert line.as_expected, line
 
@@ -108,7 +108,7 @@ def test_what_peerwatch_does_not_do_is_noticed(
     on_sqlite: World, left_on_sqlite: Undisturbed
 ) -> None:
     lines = [
-        sweep("two transactions", on_sqlite, (controls.two_transactions,), left_on_sqlite, 5,
+        sweep("two transactions", on_sqlite, (controls.two_transactions,), left_on_sqlite, 40,
               control=True),
         arrivals.commit_order_hole(on_sqlite, 1, controls.plain_watermark, control=True),
         controls.at_the_same_moment(on_sqlite, 1, control=True),

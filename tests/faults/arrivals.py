@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from tests.builders import a_transaction, run_sql
-from tests.faults.harness import SEED, Arm, Line, done, tell
+from tests.faults.harness import SEED, TEMPORARY, Arm, Line, done, tell
 from tests.faults.kills import Undisturbed, trial
 from tests.faults.rivals import between_units, go_on, stopped
 from tests.faults.worlds import REFUSED, World, in_scope, keys_amiss, small_slices
@@ -206,7 +206,7 @@ def source_changes(world: World, times: int) -> Line:
             )
             _remove(copy, gone)
             run_sql(copy.url, f"UPDATE card_tx SET amt = amt + 1 WHERE tx_id IN ({other})")
-            line.other += int(go_on(child).code != 0)
+            line.other += int(go_on(child).code not in (0, TEMPORARY))  # a change is noticed
             done(lambda copy=copy: _score(copy, NOW + timedelta(hours=2), None))
             lost, orphans = keys_amiss(copy, wanted - gone)
             named = copy.denied().get("no scored row has gone from the source", 0)

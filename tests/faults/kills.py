@@ -120,16 +120,18 @@ def sweep(
 ) -> Line:
     """Kills the steps, each until it comes to its end, on copies of the world until it was enough.
 
-    reach: up to which share of its calls a step is killed; seconds: up to when. Small ones kill a
-    run of many slices often, so that it goes on from many places.
+    control: until something is noticed. reach: up to which share of its calls a step is killed;
+    seconds: up to when. Small ones kill a run of many slices often, so that it goes on from many
+    places.
     """
     generator, fallen, copies_used = random.Random(seed), 0, 0
     line = Line(fault, world.dialect, seed, "", expected=not control)
-    while fallen < kills:
+    while fallen < kills and not (control and line.as_expected):
         with trial(line, world, expected) as copy:
             times = _clock()
             for step, calls in zip(steps, expected.calls, strict=True):
-                enough = min(PER_STEP, kills - fallen) if len(steps) > 1 else kills - fallen
+                few = control or len(steps) > 1
+                enough = min(PER_STEP, kills - fallen) if few else kills - fallen
                 fell, broken = _until_done(
                     copy, step, times, generator, enough, max(1, int(calls * reach)), seconds
                 )

@@ -89,7 +89,7 @@ def _run_what_is_due(world: World, now: datetime) -> None:
 
 # --- memory ---------------------------------------------------------------------------------------
 
-TIMES = 20  # as many rows a day as the small bank has
+TIMES = 6  # as many rows a day as the small bank has
 ROOM = 400 * 2**20  # bytes that a run may take beside what the process has
 
 
@@ -128,7 +128,7 @@ def _peak(world: World, days: int) -> tuple[int, int]:
 
 
 def _limited(world: World) -> str:
-    accounts.SLICE_ROWS = 1000
+    accounts.SLICE_ROWS = 300
     virtual = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (virtual + ROOM, virtual + ROOM))
     Path("/proc/self/clear_refs").write_text("5")  # the highest so far is forgotten

@@ -20,7 +20,7 @@ def on_sqlite(short: World) -> World:
 def test_a_writer_of_two_transactions_is_noticed(short: World, expected: Undisturbed) -> None:
     line = sweep(
         "kill -9 (control: two transactions)", short, (controls.two_transactions,), expected,
-        counted(20), reach=0.3, control=True,
+        40, reach=0.6, control=True,
     )  # fmt: skip
 
     assert line.as_expected, line

@@ -9,7 +9,7 @@ from tests.faults.worlds import World
 
 def test_killed_scorings_leave_what_an_undisturbed_one_leaves(world: World) -> None:
     line = sweep(
-        "kill -9 in scoring", world, SCORING, undisturbed(world, SCORING), counted(260),
+        "kill -9 in scoring", world, SCORING, undisturbed(world, SCORING), counted(252),
         reach=0.12, seconds=1.5,
     )  # fmt: skip
 
@@ -17,14 +17,14 @@ def test_killed_scorings_leave_what_an_undisturbed_one_leaves(world: World) -> N
 
 
 def test_killed_scorings_of_customers_leave_what_undisturbed_ones_leave(world: World) -> None:
-    line = sweep("kill -9 in segments", world, SEGMENTS, undisturbed(world, SEGMENTS), counted(105))
+    line = sweep("kill -9 in segments", world, SEGMENTS, undisturbed(world, SEGMENTS), counted(102))
 
     assert line.as_expected, line
 
 
 def test_a_killed_fit_leaves_no_half_model_and_the_champion_as_it_was(world: World) -> None:
     line = sweep(
-        "kill -9 in fits", world, FITS, undisturbed(world, FITS), counted(105), seconds=2.0
+        "kill -9 in fits", world, FITS, undisturbed(world, FITS), counted(102), seconds=2.0
     )
 
     assert line.as_expected, line
@@ -33,6 +33,6 @@ def test_a_killed_fit_leaves_no_half_model_and_the_champion_as_it_was(world: Wor
 def test_runs_that_are_told_to_stop_end_politely_and_lose_nothing(
     short: World, expected: Undisturbed
 ) -> None:
-    line = terminated(short, expected, counted(50))
+    line = terminated(short, expected, counted(30))
 
     assert line.as_expected, line

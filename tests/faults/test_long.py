@@ -13,7 +13,7 @@ from tests.faults.worlds import World
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 
 
-@pytest.mark.parametrize(("dialect", "days"), [("sqlite", 365), ("postgresql", 60)])
+@pytest.mark.parametrize(("dialect", "days"), [("sqlite", 365), ("postgresql", 30)])
 def test_a_year_of_daily_slots_loses_none_and_stays_flat(
     world: World, dialect: str, days: int
 ) -> None:

@@ -169,6 +169,8 @@ def test_scoring_again_writes_nothing(scored):
 
     after = scored.dump()
     assert again.rows_written == again.data["alerts"] == 0
+    for dump in (before, after):  # when it was looked
+        dump["settings"] = [row for row in dump["settings"] if row[0] != "look_back.at"]
     same = [name for name in before if name not in ("pipeline_runs", "run_batches", "source_days")]
     assert [name for name in same if before[name] != after[name]] == []
 

@@ -7,9 +7,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from fraudwatch.scope import remember_reached, to_score
 from shared import frames, runs
+from shared.cli import cli
 from shared.errors import DataQualityError
 from shared.jobs import Outcome, Request
 from tests.builders import COLUMNS, NOW, a_source, a_transaction, add_rows, make_table
@@ -62,7 +64,8 @@ def looked_at(
 
 
 def watermark(bank: Bank) -> datetime:
-    newest = max(moment_of(r) for r in transactions() if r["tx_id"] in bank.published())
+    there = bank.published()
+    newest = max(moment_of(row) for row in transactions() if row["tx_id"] in there)
     assert newest < UNTIL
     return newest
 
@@ -292,3 +295,23 @@ def test_arrivals_are_found_in_a_column_of_any_kind_of_time(postgresql_url, kind
 
     assert found.transaction_id.tolist() == [1, 2]
     assert narrow.transaction_id.tolist() == [0, 1]
+
+
+def test_only_what_the_schedule_starts_looks_at_less(scored_sqlite, tmp_path):
+    with copies(scored_sqlite) as url:
+        bank = Bank(url)
+        bank.write_config(tmp_path / "peerwatch.toml")
+        command = ["fraudwatch", "score", "--quiet", "--config", str(bank.path)]
+        for trigger in ("manual", "schedule", "manual"):
+            done = CliRunner().invoke(cli, command, env={"PEERWATCH_TRIGGER": trigger})
+            assert done.exit_code == 0, done.output
+
+        by_hand, by_schedule, again = (
+            row[0]
+            for row in bank.ask(
+                "SELECT window_from FROM #pipeline_runs WHERE job = 'fraudwatch.score' "
+                "AND started_at > '2026-06-01' ORDER BY started_at"
+            )
+        )
+    assert by_hand < by_schedule
+    assert again < by_schedule

@@ -44,7 +44,7 @@ class Guarded:
 @pytest.fixture(scope="module")
 def guarded(fitted_postgresql: str) -> Iterator[Guarded]:
     """Four roles with names that have to be quoted, and no rights but those that are granted."""
-    names = {role: f'{role} "{secrets.token_hex(3)}"; --%' for role in KINDS}
+    names = {role: f'{role}+ "{secrets.token_hex(3)}"; --%' for role in KINDS}
     quoted = {role: '"' + name.replace('"', '""') + '"' for role, name in names.items()}
     with copies(fitted_postgresql) as url:
         database = str(make_url(url).database)

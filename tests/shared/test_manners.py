@@ -17,11 +17,13 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from click.testing import CliRunner
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 
 from segmenter import population
 from shared import frames, manners, runs, setup
+from shared.cli import cli
 from shared.database import (
     FITTING,
     NAME_BYTES,
@@ -450,6 +452,20 @@ def test_doctor_names_the_version_and_rights_beyond_reading(postgresql_url):
     assert writes[1], "more than is needed is no fault of the mapping"
 
 
+def test_doctor_proposes_the_index_that_finds_late_rows(sqlite_url):
+    a_bank(sqlite_url, [a_transaction()], arrived="TIMESTAMP")
+    run_sql(sqlite_url, "CREATE INDEX there ON card_tx (ts, cust)")
+    bank = Bank(sqlite_url)
+    bank.mapped["arrived_at"] = "arrived"
+
+    found = {check["text"] for check in setup.doctor(bank.config, NOW)}
+
+    helps = {text for text in found if text.startswith("indexes: would help")}
+    assert "indexes: would help: CREATE INDEX card_tx_arrived ON card_tx (arrived)" in helps
+    assert "indexes: would help: CREATE INDEX card_tx_cust_ts ON card_tx (cust, ts)" in helps
+    assert not any(text.endswith("(ts)") for text in helps), "another index begins with it"
+
+
 def test_a_pooler_that_takes_no_options_is_refused_by_name(postgresql_url):
     a_bank(postgresql_url, [a_transaction()])
 
@@ -571,6 +587,17 @@ def test_doctor_prints_each_statement_that_jobs_send(fitted_sqlite, sent):
 
     assert len({manners.shape(sql) for sql in sent}) > 5
     assert {manners.shape(sql) for sql in sent} - printed == set()
+
+
+def test_the_statements_are_shown_by_the_command(fitted_sqlite, tmp_path):
+    with copies(fitted_sqlite) as url:
+        bank = Bank(url)
+        bank.write_config(tmp_path / "peerwatch.toml")
+        printed = CliRunner().invoke(cli, ["doctor", "--sql", "--config", str(bank.path)])
+
+    assert printed.exit_code == 0, printed.output
+    assert printed.output.count("EXPLAIN QUERY PLAN SELECT") >= 5
+    assert "-- fraudwatch score, backfill\n" in printed.output
 
 
 def test_the_printed_statements_run_as_they_stand_and_show_their_plan(database):
