@@ -501,9 +501,16 @@ def _added(parts: Sequence[Statistics]) -> Statistics:
 
 
 def maximisation(
-    before: Parameters, statistics: Statistics, prior: Prior, centre: np.ndarray
+    before: Parameters,
+    statistics: Statistics,
+    prior: Prior,
+    centre: np.ndarray,
+    blocks: Blocks | None = None,
 ) -> Parameters:
-    """The parameters of the largest expected penalised log-likelihood, or better than `before`."""
+    """The parameters of the largest expected penalised log-likelihood, or better than `before`.
+
+    blocks: those of this step, where they are there already.
+    """
     counts = statistics.counts
     scatter = statistics.scatter() + prior.strength * prior.shape
     total = counts.sum(axis=-1) + statistics.noise
@@ -514,7 +521,7 @@ def maximisation(
         covariances=estimate(before.family, scatter, counts + prior.strength, before.covariances),
         degrees=None if before.degrees is None else _degrees(statistics),
         noise_weight=statistics.noise / total,
-        blocks=before.blocks.updated(statistics.histogram),
+        blocks=before.blocks.updated(statistics.histogram) if blocks is None else blocks,
     )
 
 

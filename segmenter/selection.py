@@ -294,13 +294,26 @@ def short_runs(
                 for model, best in zip(models, kept, strict=True)
             ]
         models = [
-            maximisation(model, part, prior, rows.centre)
-            for model, part in zip(models, parts, strict=True)
+            maximisation(model, part, prior, rows.centre, blocks)
+            for model, part, blocks in zip(models, parts, _blocks(models, parts), strict=True)
         ]
     log_likelihood, statistics = expectation(rows, joined(models))
     found = zip(models, _split(log_likelihood, models), parted(statistics, models), strict=True)
     return [
         _shortlisted(model, own, part, tails, rows.total, settings) for model, own, part in found
+    ]
+
+
+def _blocks(models: Sequence[Parameters], parts: Sequence[Statistics]) -> list[Blocks]:
+    """The M step of the blocks of all models in one, for each of them."""
+    if not models[0].blocks.parts:
+        return [NO_BLOCKS] * len(models)
+    masses = [part.histogram.reshape(-1, part.histogram.shape[-1]) for part in parts]
+    updated = Blocks.joined([model.blocks for model in models]).updated(np.concatenate(masses))
+    ends = np.cumsum([len(mass) for mass in masses])
+    return [
+        updated.of(slice(int(end) - len(mass), int(end)))
+        for mass, end in zip(masses, ends, strict=True)
     ]
 
 

@@ -67,7 +67,7 @@ def load(connection: Connection, tables: Tables, model_version_id: str) -> Store
     return _stored(row)
 
 
-def unpacked(row: sa.Row[Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def unpacked(row: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """(header, arrays) of a stored model; refuses one that is not what its hash and id say."""
     if not row.model_version_id.endswith(f"-{row.sha256[:NAMED]}"):
         raise PeerwatchError(

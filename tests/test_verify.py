@@ -136,9 +136,9 @@ CORRUPTIONS = {
         {"every stored model is the one fitted": 1},
     ),
     "a second champion": (
-        "INSERT INTO #model_versions SELECT 'other', kind, parent_id, status, created_at, "
-        "trained_from, trained_to, rows, metrics, card, gate, promoted_at, promoted_by, sha256, "
-        "artifact FROM #model_versions",
+        "INSERT INTO #model_versions SELECT 'x-' || substr(sha256, 1, 10), kind, parent_id, "
+        "status, created_at, trained_from, trained_to, rows, metrics, card, gate, promoted_at, "
+        "promoted_by, sha256, artifact FROM #model_versions",
         {"a kind has at most one champion": 1},
     ),
     "a gap between periods": (

@@ -90,6 +90,7 @@ def _run_what_is_due(world: World, now: datetime) -> None:
 # --- memory ---------------------------------------------------------------------------------------
 
 TIMES = 6  # as many rows a day as the small bank has
+BOUND = 1.5  # times the memory, at most, for about eight times the rows
 ROOM = 400 * 2**20  # bytes that a run may take beside what the process has
 
 
@@ -99,9 +100,9 @@ def bounded(world: World) -> Line:
     with copies(world.url) as url:
         copy = world.copy(url)
         _multiply(copy)
-        few, little = _peak(copy, 4)
-        many, much = _peak(copy, 48)
-        line.other = int(much > FLAT * little) + int(many < 8 * few)
+        few, little = _peak(copy, 3)
+        many, much = _peak(copy, 24)
+        line.other = int(much > BOUND * little) + int(many < 6 * few)
     line.done = f"{few:,} rows in {little / 2**20:.0f} MiB, {many:,} in {much / 2**20:.0f} MiB"
     return tell(line)
 
