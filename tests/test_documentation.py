@@ -156,7 +156,8 @@ def test_every_make_target_of_the_manual_is_there_and_the_other_way_round():
     known = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
 
     assert (
-        set(re.findall(r"\bmake (demo|test|check|format|quality|bench|faults|clean)\b", README)) == known
+        set(re.findall(r"\bmake (demo|test|check|format|quality|bench|faults|clean)\b", README))
+        == known
     )
 
 
