@@ -18,10 +18,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
-from scipy.sparse import csc_array
+from scipy.sparse import csc_array, csr_array
 from scipy.special import digamma, expit, gammaln, logit, zeta
 
 PRIOR_ROWS = 1.0  # one row like all others: a level no row of a component has stays possible
@@ -31,13 +31,20 @@ ROUNDING = 1e-13  # of an objective
 LONGEST_STEP = 3.0  # in logarithms; the likelihood is flat towards Poisson and binomial
 SIZE_RANGE = (1e-3, 1e5)  # at the upper end a Poisson or a binomial to five digits
 SHARE_RANGE = (1e-7, 1 - 1e-7)
+SHARE_LIMITS = np.column_stack([logit(SHARE_RANGE), np.log(SIZE_RANGE)])  # of a Newton step
 MEAN_FLOOR = 1e-9  # of a count that is zero in every row
 FIRST_CONCENTRATION = 5.0  # a guess that Newton's steps leave
 MOST_NODES = 500  # of a sum over whole numbers; beyond, gamma functions are cheaper
 
-AnyBlock = TypeVar("AnyBlock", bound="Block")
+Law = TypeVar("Law", bound="_Law")
 Sums = tuple[np.ndarray, np.ndarray, np.ndarray]  # value and two derivatives, (K,) each
 Evaluated = tuple[np.ndarray, np.ndarray, np.ndarray]  # value (K,), gradient (K, m), Hessian
+
+
+class _Law(Protocol):
+    """What an M step gives anew."""
+
+    def updated(self, histogram: np.ndarray) -> Self: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +86,12 @@ class Block(ABC):
         """Log probability in nats of each distinct cell under each component, (K, V)."""
 
     @abstractmethod
+    def guessed(self, histogram: np.ndarray) -> Self:
+        """A first law of a partition: rows (K, V) per component and distinct cell."""
+
     def begun(self, histogram: np.ndarray) -> Self:
-        """The law of a partition: rows (K, V) per component and distinct cell."""
+        """The law of a partition: some steps from the guess."""
+        return _stepped(self.guessed(histogram), histogram)
 
     @abstractmethod
     def updated(self, histogram: np.ndarray) -> Self:
@@ -133,14 +144,14 @@ class CountBlock(Block):
         terms = _rising(self.size, x) + odds * x - self.size[:, None] * np.log1p(ratio)
         return np.asarray(terms - gammaln(x + 1))
 
-    def begun(self, histogram: np.ndarray) -> Self:
-        """Sizes by the method of moments first."""
+    def guessed(self, histogram: np.ndarray) -> Self:
+        """Sizes by the method of moments."""
         x, mass = self.cells.distinct, histogram + self.cells.pseudo
         total = mass.sum(axis=1)
         mean = np.maximum(mass @ x / total, MEAN_FLOOR)
         excess = mass @ x**2 / total - mean**2 - mean
         size = np.clip(mean**2 / np.maximum(excess, 1e-2 * mean), *SIZE_RANGE)
-        return _repeated(replace(self, mean=mean, size=size), histogram)
+        return replace(self, mean=mean, size=size)
 
     def updated(self, histogram: np.ndarray) -> Self:
         """The mean is the histogram's whatever the size is; a Newton step on the log size."""
@@ -196,13 +207,13 @@ class ShareBlock(Block):
         terms = _rising(a, s) + _rising(b, t - s) - _rising(a + b, t)
         return np.asarray(terms + gammaln(t + 1) - gammaln(s + 1) - gammaln(t - s + 1))
 
-    def begun(self, histogram: np.ndarray) -> Self:
-        """Means of the pooled trials first."""
+    def guessed(self, histogram: np.ndarray) -> Self:
+        """Means of the pooled trials."""
         mass = histogram + self.cells.pseudo
         total = np.maximum(mass @ self.cells.distinct.imag, 1e-300)
         mean = np.clip(mass @ self.cells.distinct.real / total, *SHARE_RANGE)
         first = np.full(len(mean), FIRST_CONCENTRATION)
-        return _repeated(replace(self, mean=mean, concentration=first), histogram)
+        return replace(self, mean=mean, concentration=first)
 
     def updated(self, histogram: np.ndarray) -> Self:
         """A Newton step on the logit of the mean and the log concentration together.
@@ -223,8 +234,7 @@ class ShareBlock(Block):
 
         begun = np.column_stack([logit(self.mean), np.log(self.concentration)])
         begun = np.broadcast_to(begun, (len(histogram), 2))
-        limits = np.column_stack([logit(SHARE_RANGE), np.log(SIZE_RANGE)])
-        theta = _ascend(begun, evaluated, limits)
+        theta = _ascend(begun, evaluated, SHARE_LIMITS)
         return replace(self, mean=expit(theta[:, 0]), concentration=np.exp(theta[:, 1]))
 
     def sample(
@@ -264,7 +274,7 @@ class CategoryBlock(Block):
         known = np.append(self.levels, np.nan)[place] == self.cells.distinct
         return np.log(self.probability[:, np.where(known, place, len(self.levels))])
 
-    def begun(self, histogram: np.ndarray) -> Self:
+    def guessed(self, histogram: np.ndarray) -> Self:
         return self.updated(histogram)
 
     def updated(self, histogram: np.ndarray) -> Self:
@@ -299,6 +309,11 @@ class Blocks:
     """The blocks of all discrete columns, their distinct cells one after another: V in all."""
 
     parts: tuple[Block, ...] = ()
+    stack: Stack | None = field(default=None, compare=False, repr=False)  # of the same cells
+
+    def stacked(self) -> Self:
+        """The same, its shares made ready to be worked on side by side."""
+        return replace(self, stack=Stack.of(self.parts))
 
     @property
     def n_parameters(self) -> int:
@@ -306,21 +321,34 @@ class Blocks:
 
     def log_table(self) -> np.ndarray:
         """Log probabilities (K, V) in nats."""
-        return np.concatenate([block.log_table() for block in self.parts], axis=1)
+        known = {} if self.stack is None else self.stack.log_tables(self.parts)
+        tables = (
+            known[place] if place in known else block.log_table()
+            for place, block in enumerate(self.parts)
+        )
+        return np.concatenate(list(tables), axis=1)
 
     def log_prior(self) -> np.ndarray:
         """(K,), or zero without blocks."""
-        return np.asarray(sum((block.log_prior() for block in self.parts), start=0.0))
+        if not self.parts:
+            return np.asarray(0.0)
+        return self.log_table() @ np.concatenate([block.cells.pseudo for block in self.parts])
 
     def begun(self, histogram: np.ndarray) -> Self:
         """The laws of a partition, (K, V)."""
         parts = zip(self.parts, self._parted(histogram), strict=True)
-        return type(self)(tuple(block.begun(mass) for block, mass in parts))
+        guessed = replace(self, parts=tuple(block.guessed(mass) for block, mass in parts))
+        return _stepped(guessed, histogram)
 
     def updated(self, histogram: np.ndarray) -> Self:
         """The M step for posterior mass (K, V)."""
-        parts = zip(self.parts, self._parted(histogram), strict=True)
-        return type(self)(tuple(block.updated(mass) for block, mass in parts))
+        masses = self._parted(histogram)
+        known = {} if self.stack is None else self.stack.updated(self.parts, masses)
+        parts = (
+            known[place] if place in known else block.updated(mass)
+            for place, (block, mass) in enumerate(zip(self.parts, masses, strict=True))
+        )
+        return replace(self, parts=tuple(parts))
 
     def _parted(self, histogram: np.ndarray) -> list[np.ndarray]:
         if not self.parts:
@@ -330,27 +358,27 @@ class Blocks:
 
     def of(self, components: slice) -> Self:
         """The laws of some of the components alone."""
-        return type(self)(tuple(block.of(components) for block in self.parts))
+        return replace(self, parts=tuple(block.of(components) for block in self.parts))
 
     def on(self, cells: Self) -> Self:
         """The same laws, if any, on the distinct cells and the prior of others."""
         if not self.parts:
             return self
         pairs = zip(self.parts, cells.parts, strict=True)
-        return type(self)(tuple(replace(one, cells=other.cells) for one, other in pairs))
+        parts = tuple(replace(one, cells=other.cells) for one, other in pairs)
+        return type(self)(parts).stacked()
 
     @classmethod
     def joined(cls, several: Sequence[Self]) -> Self:
         """The components of several, one after another; cells are the first one's."""
-        return cls(
-            tuple(_joined(blocks) for blocks in zip(*(s.parts for s in several), strict=True))
-        )
+        parts = zip(*(blocks.parts for blocks in several), strict=True)
+        return replace(several[0], parts=tuple(_joined(blocks) for blocks in parts))
 
 
-def _repeated(block: AnyBlock, histogram: np.ndarray) -> AnyBlock:
+def _stepped(law: Law, histogram: np.ndarray) -> Law:
     for _ in range(FIRST_STEPS):
-        block = block.updated(histogram)
-    return block
+        law = law.updated(histogram)
+    return law
 
 
 def _joined(blocks: Sequence[Block]) -> Block:
@@ -419,11 +447,9 @@ class Fold:
         folded = self.folded(mass)
 
         def sums(shape: np.ndarray) -> Sums:
-            each = shape[:, None] + self.nodes
             if self.whole:
-                first = folded / each
-                second = -(first / each).sum(axis=1)
-                return (folded * np.log(each)).sum(axis=1), first.sum(axis=1), second
+                return _whole_sums(folded, self.nodes, shape)
+            each = shape[:, None] + self.nodes
             parts = (
                 gammaln(each) - gammaln(shape)[:, None],
                 digamma(each) - digamma(shape)[:, None],
@@ -433,6 +459,120 @@ class Fold:
             return total, first, second
 
         return sums
+
+
+def _whole_sums(folded: np.ndarray, nodes: np.ndarray, shape: np.ndarray) -> Sums:
+    """Of shapes (K,): sums of log(shape + node) with the folded mass (K, J), and derivatives."""
+    each = shape[:, None] + nodes
+    first = folded / each
+    second = -(first / each).sum(axis=1)
+    return (folded * np.log(each)).sum(axis=1), first.sum(axis=1), second
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """Shares of whole successes side by side: one Newton step serves all B columns, and small
+    arrays, whose cost is in the calls, become one.
+
+    places: which of the blocks they are. counts: successes, failures and trials of their V cells;
+    owner: the column of each. folds: for each count a matrix (V, B * J) that folds masses as `Fold`
+    does, on the nodes (J,) that all have in common.
+    """
+
+    places: tuple[int, ...]
+    counts: tuple[np.ndarray, np.ndarray, np.ndarray]
+    owner: np.ndarray
+    nodes: np.ndarray
+    folds: tuple[csr_array, csr_array, csr_array]
+    pseudo: np.ndarray
+    constant: np.ndarray
+
+    @classmethod
+    def of(cls, parts: Sequence[Block]) -> Self | None:
+        """None where there are not two such columns."""
+        places = tuple(
+            place
+            for place, block in enumerate(parts)
+            if isinstance(block, ShareBlock) and all(fold.whole for fold in block.cells.folds)
+        )
+        if len(places) < 2:
+            return None
+        blocks = [parts[place] for place in places]
+        cells = np.concatenate([block.cells.distinct for block in blocks])
+        s, t = cells.real.astype(int), cells.imag.astype(int)
+        counts = (s, t - s, t)
+        owner = np.repeat(np.arange(len(blocks)), [len(b.cells.distinct) for b in blocks])
+        nodes = np.arange(max(int(t.max()), 1))
+        one, other, third = (_folding(x, owner, len(blocks), len(nodes)) for x in counts)
+        return cls(
+            places,
+            counts,
+            owner,
+            nodes,
+            (one, other, third),
+            np.concatenate([block.cells.pseudo for block in blocks]),
+            gammaln(t + 1) - gammaln(s + 1) - gammaln(t - s + 1),
+        )
+
+    def log_tables(self, parts: Sequence[Block]) -> dict[int, np.ndarray]:
+        """The table (K, V) of each of the columns, by its place."""
+        mean, concentration = self._laws(parts)
+        a, b = mean * concentration, (1 - mean) * concentration
+        won, lost, tried = (
+            self._rising(shape)[:, self.owner, count]
+            for shape, count in zip((a, b, a + b), self.counts, strict=True)
+        )
+        table = won + lost - tried + self.constant
+        return dict(zip(self.places, self._split(table), strict=True))
+
+    def _rising(self, shape: np.ndarray) -> np.ndarray:
+        """Log rising factorials (K, B, J + 1) of shapes (K, B)."""
+        logs = np.log(shape[:, :, None] + self.nodes)
+        return np.concatenate([np.zeros((*shape.shape, 1)), np.cumsum(logs, axis=2)], axis=2)
+
+    def updated(self, parts: Sequence[Block], masses: Sequence[np.ndarray]) -> dict[int, Block]:
+        """The M step of each of the columns, by its place: as `ShareBlock.updated`."""
+        mass = np.concatenate([masses[place] for place in self.places], axis=1) + self.pseudo
+        folded = [(mass @ fold).reshape(-1, len(self.nodes)) for fold in self.folds]  # (K * B, J)
+
+        def evaluated(theta: np.ndarray) -> Evaluated:
+            a, b = _beta(theta)
+            won, lost, tried = (
+                _whole_sums(held, self.nodes, shape)
+                for held, shape in zip(folded, (a, b, a + b), strict=True)
+            )
+            slopes = _share_slopes(a, b, won[1:], lost[1:], tried[1:])
+            return won[0] + lost[0] - tried[0], *slopes
+
+        mean, concentration = self._laws(parts)  # of one component where there is no law yet
+        begun = np.stack([logit(mean), np.log(concentration)], axis=2)
+        begun = np.broadcast_to(begun, (len(mass), *begun.shape[1:])).reshape(-1, 2)
+        theta = _ascend(begun, evaluated, SHARE_LIMITS).reshape(len(mass), -1, 2)
+        means, concentrations = expit(theta[:, :, 0]), np.exp(theta[:, :, 1])
+        found = {}
+        for at, place in enumerate(self.places):
+            laws: dict[str, Any] = {"mean": means[:, at], "concentration": concentrations[:, at]}
+            found[place] = replace(parts[place], **laws)
+        return found
+
+    def _laws(self, parts: Sequence[Block]) -> tuple[np.ndarray, np.ndarray]:
+        """Means and concentrations, (K, B) each."""
+        mean, concentration = (
+            np.stack([getattr(parts[place], name) for place in self.places], axis=1)
+            for name in ShareBlock.LAW
+        )
+        return mean, concentration
+
+    def _split(self, table: np.ndarray) -> list[np.ndarray]:
+        return np.split(table, np.flatnonzero(np.diff(self.owner)) + 1, axis=1)
+
+
+def _folding(x: np.ndarray, owner: np.ndarray, columns: int, nodes: int) -> csr_array:
+    """(V, columns * nodes) of ones at each node below a cell's whole number x (V,)."""
+    row = np.repeat(np.arange(len(x)), x)
+    node = np.arange(len(row)) - np.repeat(np.cumsum(x) - x, x)
+    places = (row, owner[row] * nodes + node)
+    return csr_array((np.ones(len(row)), places), shape=(len(x), columns * nodes))
 
 
 def _beta(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

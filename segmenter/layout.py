@@ -128,7 +128,7 @@ class Layout:
                 _pooled(self.kinds[column], column, distinct, mass)
                 for column, distinct, mass in zip(self.discrete, found, masses, strict=True)
             )
-        )
+        ).stacked()
 
     def cells_of(self, x: np.ndarray) -> Blocks:
         """Blocks without a law, on the distinct cells of rows x (n, d)."""

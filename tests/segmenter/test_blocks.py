@@ -14,6 +14,7 @@ from scipy.stats import betabinom, nbinom
 
 from segmenter.blocks import (
     Block,
+    Blocks,
     CategoryBlock,
     Cells,
     CountBlock,
@@ -307,3 +308,27 @@ def test_a_declaration_that_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=said):
         Layout.declared(kinds, trials, 2)
+
+
+def test_shares_side_by_side_are_as_one_by_one():
+    random = np.random.default_rng(0)
+    parts, masses = [], []
+    for column in range(3):
+        tried = random.integers(1, 8 + column, 60)
+        cells = np.unique(random.binomial(tried, 0.2 + 0.2 * column) + 1j * tried)
+        parts.append(ShareBlock(column, on(cells)))
+        masses.append(random.gamma(1, 2, (4, len(cells))))
+    parts.insert(1, CountBlock(9, on(np.arange(5.0))))
+    masses.insert(1, random.gamma(1, 2, (4, 5)))
+    histogram = np.concatenate(masses, axis=1)
+
+    alone, together = Blocks(tuple(parts)).begun(histogram), Blocks(tuple(parts)).stacked()
+    assert together.stack is not None
+    together = together.begun(histogram).updated(histogram).of(slice(1, 3))
+    alone = alone.updated(histogram).of(slice(1, 3))
+
+    np.testing.assert_allclose(together.log_table(), alone.log_table(), atol=1e-9)
+    np.testing.assert_allclose(together.log_prior(), alone.log_prior(), atol=1e-9)
+    for one, other in zip(together.parts, alone.parts, strict=True):
+        for name, law in other.to_arrays().items():
+            np.testing.assert_allclose(one.to_arrays()[name], law, rtol=1e-7)

@@ -22,6 +22,8 @@ FORMS = {
     "epoch": ("BIGINT", "epoch"),
 }
 
+pytestmark = pytest.mark.usefixtures("few_families")
+
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/Los_Angeles"])

@@ -22,6 +22,8 @@ customer = "client_id"
 amount = "amount"
 """
 
+pytestmark = pytest.mark.usefixtures("few_families")
+
 
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
