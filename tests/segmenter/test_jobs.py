@@ -28,7 +28,7 @@ MIDDLE = END - timedelta(days=10)
 NEVER_BOUGHT = 5_000_000  # in the customers' table alone
 SMALL = world(0, customers=200, days=DAYS)
 
-pytestmark = pytest.mark.usefixtures("few_families")
+pytestmark = pytest.mark.usefixtures("one_family")
 
 
 class Bank:

@@ -22,7 +22,7 @@ FORMS = {
     "epoch": ("BIGINT", "epoch"),
 }
 
-pytestmark = pytest.mark.usefixtures("few_families")
+pytestmark = pytest.mark.usefixtures("one_family")
 
 
 @pytest.mark.parametrize("form", FORMS)

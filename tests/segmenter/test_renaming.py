@@ -22,7 +22,7 @@ customer = "client_id"
 amount = "amount"
 """
 
-pytestmark = pytest.mark.usefixtures("few_families")
+pytestmark = pytest.mark.usefixtures("one_family")
 
 
 @pytest.fixture(scope="module")
