@@ -248,6 +248,14 @@ def test_a_flipped_byte_of_a_model_is_named_and_nothing_is_scored_with_it(bank):
         bank.score(now=NOW + timedelta(days=1))
 
 
+def test_rows_that_a_killed_run_scored_before_it_counted_them_have_not_gone(bank):
+    (day,) = bank.ask("SELECT max(day) FROM #source_days")[0]
+    bank.say(f"UPDATE #source_days SET source_rows = source_rows - 2 WHERE day = '{day}'")
+
+    assert bank.covered("gone_from_source") == 2
+    assert broken(bank) == {}
+
+
 def test_source_rows_that_have_gone_are_named(bank):
     run_sql(bank.url, "DELETE FROM card_tx WHERE tx_id IN (SELECT max(tx_id) FROM card_tx)")
 
