@@ -102,9 +102,9 @@ class World(Bank):
         )
         return int(lacking[0]) + abs(int(ledger[0]))
 
-    def denied(self) -> dict[str, int]:
-        """What `verify` finds broken."""
-        checks = verifying.verify(self.config, NOW + timedelta(days=1))
+    def denied(self, now: datetime = NOW) -> dict[str, int]:
+        """What `verify` finds broken a day later."""
+        checks = verifying.verify(self.config, now + timedelta(days=1))
         return {check["text"]: check["rows"] for check in checks if check["rows"]}
 
     def models(self) -> dict[str, str]:
