@@ -18,6 +18,8 @@ from shared.cli import cli
 from shared.synthetic import START
 from tests.segmenter.test_jobs import END, Bank
 
+pytestmark = pytest.mark.usefixtures("one_family")
+
 
 def customers(n: int, seed: int, shift: float = 0.0) -> tuple[pd.DataFrame, np.ndarray]:
     """n customers with a Gaussian, a lattice full of zeros and a category; and their log density

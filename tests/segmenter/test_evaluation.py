@@ -21,6 +21,8 @@ from segmenter.evaluation import foresight, k_means, rank_eta_squared, rfm_group
 from shared.cli import cli
 from tests.builders import COLUMNS, make_results, make_table, toml
 
+pytestmark = pytest.mark.usefixtures("one_family")
+
 VALUES = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3)), min_size=5, max_size=60)
 
 
