@@ -38,31 +38,36 @@ def score_range(
 ) -> Outcome:
     from fraudwatch.assessing import Assessor
 
-    settings = run.settings(KIND)
     inspection = accounts.inspect(run, window.since, window.until, whole=window.whole)
-    least = 0 if window.whole else GATE_ROWS
-    accounts.require_quality(inspection, settings.quarantine_limit, run.command, least)
+    limit, least = run.settings(KIND).quarantine_limit, 0 if window.whole else GATE_ROWS
+    accounts.require_quality(inspection, limit, run.command, least)
     assessor = Assessor(run, model)
     raises = role == "published" and (run.job == SCORING or bool(request.options.get("raise")))
     scorer = _Scorer(run, request, model, role, inspection.undated)
     with run.results.transaction() as connection:
         scorer.watermark = watermark(connection, run) or 0
-    for part in shared_out(
-        run,
-        Task(str(run.config.path), run.job, run.run_id, run.clock.isoformat(),
-             model.model_version_id, role, raises),
-        inspection.slices,
-        Slices(run, assessor, role, raises).assessed,
-        int(request.options.get("workers") or 1),
-    ):  # fmt: skip
+    task = Task(
+        str(run.config.path), run.job, run.run_id, run.clock.isoformat(),
+        model.model_version_id, role, raises,
+    )  # fmt: skip
+    own = Slices(run, assessor, role, raises).assessed
+    workers = int(request.options.get("workers") or 1)
+    for part in shared_out(run, task, inspection.slices, own, workers):
         scorer.take(part)
     late, closed = 0, Closed(0, 0, None)
     if not request.dry_run:
         late = _closed_books(run, window)
         if run.job == SCORING:
             closed = close_days(run, window.scope, assessor.explored)
-    verb = "would have scored" if request.dry_run else "scored"
-    said = f"{verb} {scorer.written} transactions with {model.model_version_id} and raised "
+    return _outcome(scorer, window, inspection, closed, late)
+
+
+def _outcome(
+    scorer: _Scorer, window: Range, inspection: accounts.Inspection, closed: Closed, late: int
+) -> Outcome:
+    model_version_id = scorer.model.model_version_id
+    verb = "would have scored" if scorer.request.dry_run else "scored"
+    said = f"{verb} {scorer.written} transactions with {model_version_id} and raised "
     return Outcome(
         message="\n".join(filter(None, [f"{said}{scorer.raised} alerts", closed.note])),
         data={
@@ -72,7 +77,7 @@ def score_range(
             "days_closed": closed.days,
             "quarantined": inspection.rows_refused,
             "too_late": late,
-            "model_version_id": model.model_version_id,
+            "model_version_id": model_version_id,
             "note": closed.note,
         },
         rows_read=inspection.rows_read,
@@ -82,7 +87,7 @@ def score_range(
         rows_too_late=late,
         window_from=frames.moment(window.since),
         window_to=frames.moment(window.until),
-        model_version_id=model.model_version_id,
+        model_version_id=model_version_id,
         note=closed.note,
     )
 

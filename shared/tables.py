@@ -112,9 +112,14 @@ def tables(
     """All tables; `kinds` maps the names in `KEYS` to one of `KINDS` (text where not said)."""
     result = Tables(sa.MetaData(schema=schema), schema, prefix)
     keys = {key: key_type((kinds or {}).get(key, "text")) for key in KEYS}
-    _records(result)
-    _segments(result, keys)
+    _models(result)
+    _runs(result)
+    _segments(result)
+    _customers(result, keys)
+    _scores(result, keys)
     _alerts(result, keys)
+    _verdicts(result, keys)
+    _days(result)
     _accounts(result)
     return result
 
@@ -144,7 +149,17 @@ def _moment(name: str, **options: Any) -> sa.Column[datetime]:
     return sa.Column(name, Moment, **options)
 
 
-def _records(tables: Tables) -> None:
+def _unique(
+    tables: Tables,
+    name: str,
+    *columns: Any,
+    where: sa.ColumnElement[bool] | sa.TextClause | None = None,
+) -> None:
+    """One row for each value of the columns, or of those rows that `where` holds for."""
+    sa.Index(tables.name(name), *columns, unique=True, sqlite_where=where, postgresql_where=where)
+
+
+def _models(tables: Tables) -> None:
     _table(tables, "settings", _text("key", primary_key=True), _text("value", nullable=False))
     _table(
         tables,
@@ -165,6 +180,9 @@ def _records(tables: Tables) -> None:
         _text("sha256", nullable=False),
         sa.Column("artifact", sa.LargeBinary, nullable=False),
     )
+
+
+def _runs(tables: Tables) -> None:
     runs = _table(
         tables,
         "pipeline_runs",
@@ -187,14 +205,7 @@ def _records(tables: Tables) -> None:
         _text("note"),
     )
     taken = sa.text("slot_at IS NOT NULL AND status IN " + str(TAKING))
-    sa.Index(
-        tables.name("one_run_per_slot"),
-        runs.c.job,
-        runs.c.slot_at,
-        unique=True,
-        sqlite_where=taken,
-        postgresql_where=taken,
-    )
+    _unique(tables, "one_run_per_slot", runs.c.job, runs.c.slot_at, where=taken)
     _table(
         tables,
         "job_leases",
@@ -230,7 +241,7 @@ def _records(tables: Tables) -> None:
     )
 
 
-def _segments(tables: Tables, keys: Mapping[str, TypeEngine[Any]]) -> None:
+def _segments(tables: Tables) -> None:
     _table(
         tables,
         "segments",
@@ -264,7 +275,10 @@ def _segments(tables: Tables, keys: Mapping[str, TypeEngine[Any]]) -> None:
         _number("overlap"),
     )
     ends = (lineage.c.from_segment_id, lineage.c.to_segment_id)
-    sa.Index(tables.name("one_link"), lineage.c.to_model_version_id, *ends, unique=True)
+    _unique(tables, "one_link", lineage.c.to_model_version_id, *ends)
+
+
+def _customers(tables: Tables, keys: Mapping[str, TypeEngine[Any]]) -> None:
     customer = keys["customer"]
     segments = _table(
         tables,
@@ -280,13 +294,8 @@ def _segments(tables: Tables, keys: Mapping[str, TypeEngine[Any]]) -> None:
         _text("model_version_id", nullable=False),
         _text("run_id", nullable=False),
     )
-    sa.Index(
-        tables.name("one_current_segment"),
-        segments.c.customer_id,
-        unique=True,
-        sqlite_where=segments.c.valid_to.is_(None),
-        postgresql_where=segments.c.valid_to.is_(None),
-    )
+    current = segments.c.valid_to.is_(None)
+    _unique(tables, "one_current_segment", segments.c.customer_id, where=current)
     _table(
         tables,
         "customer_features",
@@ -297,7 +306,7 @@ def _segments(tables: Tables, keys: Mapping[str, TypeEngine[Any]]) -> None:
     )
 
 
-def _alerts(tables: Tables, keys: Mapping[str, TypeEngine[Any]]) -> None:
+def _scores(tables: Tables, keys: Mapping[str, TypeEngine[Any]]) -> None:
     scores = _table(
         tables,
         "transaction_scores",
@@ -316,14 +325,11 @@ def _alerts(tables: Tables, keys: Mapping[str, TypeEngine[Any]]) -> None:
         _number("surprise"),
     )
     published = scores.c.role == sa.literal_column("'published'")
-    sa.Index(
-        tables.name("one_published_score"),
-        scores.c.transaction_id,
-        unique=True,
-        sqlite_where=published,
-        postgresql_where=published,
-    )
+    _unique(tables, "one_published_score", scores.c.transaction_id, where=published)
     sa.Index(tables.name("scores_by_moment"), scores.c.occurred_at)
+
+
+def _alerts(tables: Tables, keys: Mapping[str, TypeEngine[Any]]) -> None:
     alerts = _table(
         tables,
         "fraud_alerts",
@@ -351,6 +357,7 @@ def _alerts(tables: Tables, keys: Mapping[str, TypeEngine[Any]]) -> None:
         _moment("created_at", nullable=False),
     )
     sa.Index(tables.name("alerts_by_customer"), alerts.c.customer_id, alerts.c.occurred_at)
+    sa.Index(tables.name("alerts_by_day"), alerts.c.day)
     _table(
         tables,
         "fraud_alert_reasons",
@@ -364,6 +371,9 @@ def _alerts(tables: Tables, keys: Mapping[str, TypeEngine[Any]]) -> None:
         *(_number(name) for name in ("contribution", "baseline", "share")),
         _text("text", nullable=False),
     )
+
+
+def _verdicts(tables: Tables, keys: Mapping[str, TypeEngine[Any]]) -> None:
     verdicts = _table(
         tables,
         "fraud_verdicts",
@@ -381,7 +391,9 @@ def _alerts(tables: Tables, keys: Mapping[str, TypeEngine[Any]]) -> None:
         _text("source", nullable=False),
     )
     sa.Index(tables.name("verdicts_by_transaction"), verdicts.c.transaction_id)
-    sa.Index(tables.name("alerts_by_day"), alerts.c.day)
+
+
+def _days(tables: Tables) -> None:
     _table(
         tables,
         "closed_days",
@@ -415,17 +427,10 @@ def _accounts(tables: Tables) -> None:
         _moment("seen_at", nullable=False),
         _moment("resolved_at"),
     )
+    # Rows that share an id, or have none, are counted by day.
+    refusal = [quarantine.c[name] for name in ("source_table", "row_key", "code", "day")]
     still_open = quarantine.c.resolved_at.is_(None)
-    sa.Index(
-        tables.name("one_open_refusal"),
-        quarantine.c.source_table,
-        quarantine.c.row_key,
-        quarantine.c.code,
-        quarantine.c.day,  # rows that share an id, or have none, are counted by day
-        unique=True,
-        sqlite_where=still_open,
-        postgresql_where=still_open,
-    )
+    _unique(tables, "one_open_refusal", *refusal, where=still_open)
     _table(
         tables,
         "source_days",

@@ -13,6 +13,11 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
+from shared.cli import THREADS
+
+for name in THREADS:  # as the command has it; a forked child would wait for ever for the others
+    os.environ.setdefault(name, "1")
+
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[str]:

@@ -20,7 +20,7 @@ LEVELS = (
     ("config", "jobs", "frames", "artifacts", "reports", "synthetic", "vocabulary", "windows"),
     ("encoding", "database", "cells", "charts", "history"),
     ("source", "migrating"),
-    ("looks", "manners", "registry", "leases"),
+    ("looks", "manners", "registry", "leases", "revising"),
     ("runs",),
     ("mapping",),
     ("template",),
@@ -36,7 +36,7 @@ ALLOWED = {
         *(f"shared/{name}" for name in ("accounts", "cells", "cli", "database", "looks", "setup")),
         *(f"shared/{name}" for name in ("migrating", "registry", "runs", "source", "tables")),
         *(f"shared/{name}" for name in ("demo", "grants", "health", "leases", "slots", "template")),
-        *("shared/manners", "shared/verifying"),
+        *("shared/manners", "shared/revising", "shared/verifying"),
         *("segmenter/store", "fraudwatch/store", "migrations/"),
     },
     "sklearn": {
@@ -51,7 +51,7 @@ ALLOWED = {
         "fraudwatch/evaluation",
     },
     "lightgbm": {"fraudwatch/ranker"},
-    "alembic": {"shared/migrating", "segmenter/store", "migrations/"},
+    "alembic": {"shared/migrating", "shared/revising", "segmenter/store", "migrations/"},
 }  # fmt: skip
 TYPE_ALONE = {"sqlalchemy.engine", "sqlalchemy.engine.Connection"}  # of what a caller hands on
 NEVER = {"pickle", "cPickle", "dill", "joblib", "cloudpickle", "marshal", "shelve"}
@@ -71,6 +71,10 @@ PUT_TOGETHER = {
     ("shared/manners", "explain.replace('%', '%%')"),
     ("shared/manners", "f'SELECT max(rowid) FROM {table}'"),  # quoted by the dialect
     ("shared/migrating", "str(LOCK)"),
+    # Our own views, in revisions whose texts stand in them; names plain by the configuration.
+    ("shared/revising", "f'CREATE VIEW {qualified(view)} AS {text.format(**standing_for)}'"),
+    ("shared/revising", "f'DROP VIEW {qualified(view)}'"),
+    ("shared/revising", "where"),
     ("shared/tables", "'slot_at IS NOT NULL AND status IN ' + str(TAKING)"),
 }
 HEAVY = ("torch", "sklearn", "pandas")

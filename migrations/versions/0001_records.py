@@ -2,46 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import sqlalchemy as sa
-from alembic import context, op
+from alembic import op
 
+from shared.revising import create_table, drop_tables, target
 from shared.tables import KEYS, Json, Moment
 
 revision = "0001"
 down_revision = None
 
-
-def _target() -> Any:
-    """Schema, prefix and kinds of keys, as the caller gave them."""
-    return context.config.attributes["target"]
-
-
 TABLES = ("settings", "model_versions", "pipeline_runs", "run_batches")
-
-
-def _create(name: str, *items: Any) -> None:
-    op.create_table(f"{_target().prefix}{name}", *items, schema=_target().schema)
 
 
 def _create_settings() -> None:
     """The first table, and in it the kinds of keys, which the later revisions follow."""
-    settings = op.create_table(
-        f"{_target().prefix}settings",
+    settings = create_table(
+        "settings",
         sa.Column("key", sa.Text()),
         sa.Column("value", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("key"),
-        schema=_target().schema,
     )
-    kinds = {key: _target().kinds.get(key, "text") for key in KEYS}
+    kinds = {key: target().kinds.get(key, "text") for key in KEYS}
     rows = [{"key": f"kind.{key}", "value": kind} for key, kind in kinds.items()]
     op.bulk_insert(settings, rows)
 
 
 def upgrade() -> None:
     _create_settings()
-    _create(
+    create_table(
         "model_versions",
         sa.Column("model_version_id", sa.Text()),
         sa.Column("kind", sa.Text(), nullable=False),
@@ -60,7 +48,7 @@ def upgrade() -> None:
         sa.Column("artifact", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("model_version_id"),
     )
-    _create(
+    create_table(
         "pipeline_runs",
         sa.Column("run_id", sa.Text()),
         sa.Column("job", sa.Text(), nullable=False),
@@ -80,7 +68,7 @@ def upgrade() -> None:
         sa.Column("error", sa.Text()),
         sa.PrimaryKeyConstraint("run_id"),
     )
-    _create(
+    create_table(
         "run_batches",
         sa.Column("run_id", sa.Text()),
         sa.Column("batch", sa.Integer(), autoincrement=False),
@@ -95,5 +83,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for name in reversed(TABLES):
-        op.drop_table(f"{_target().prefix}{name}", schema=_target().schema)
+    drop_tables(TABLES)

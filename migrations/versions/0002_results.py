@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
 from alembic import context, op
 
+from shared.migrating import recorded_kinds
+from shared.revising import create_index, create_table, drop_tables, target
 from shared.tables import KEYS, Moment, key_type
 
 revision = "0002"
 down_revision = "0001"
 
-
-def _target() -> Any:
-    """Schema, prefix and kinds of keys, as the caller gave them."""
-    return context.config.attributes["target"]
-
-
+Keys = Mapping[str, Any]  # types of key columns by the key's name
 TABLES = (
     "segments",
     "segment_profiles",
@@ -32,38 +30,24 @@ TABLES = (
 )
 
 
-def _create(name: str, *items: Any) -> None:
-    op.create_table(f"{_target().prefix}{name}", *items, schema=_target().schema)
-
-
-def _index(name: str, table: str, columns: list[str], *, where: str, unique: bool) -> None:
-    condition = (
-        {f"{kind}_where": sa.text(where) for kind in ("sqlite", "postgresql")} if where else {}
-    )
-    op.create_index(
-        f"{_target().prefix}{name}",
-        f"{_target().prefix}{table}",
-        columns,
-        unique=unique,
-        schema=_target().schema,
-        **condition,
-    )
-
-
-def _keys() -> dict[str, Any]:
+def _keys() -> Keys:
     """The types of the key columns, from the kinds that the first revision recorded."""
-    if context.is_offline_mode():
-        return {key: key_type(_target().kinds.get(key, "text")) for key in KEYS}
-    settings = sa.table(
-        f"{_target().prefix}settings", sa.column("key"), sa.column("value"), schema=_target().schema
-    )
-    rows = op.get_bind().execute(sa.select(settings).where(settings.c.key.like("kind.%")))
-    return {key.removeprefix("kind."): key_type(value) for key, value in rows}
+    offline = context.is_offline_mode()
+    kinds = target().kinds if offline else recorded_kinds(op.get_bind(), target())
+    return {key: key_type(kinds.get(key, "text")) for key in KEYS}
 
 
 def upgrade() -> None:
     keys = _keys()
-    _create(
+    _create_segments(keys)
+    _create_scores(keys)
+    _create_alerts(keys)
+    _create_verdicts(keys)
+    _create_books()
+
+
+def _create_segments(keys: Keys) -> None:
+    create_table(
         "segments",
         sa.Column("segment_id", sa.Integer(), autoincrement=False),
         sa.Column("model_version_id", sa.Text()),
@@ -74,7 +58,7 @@ def upgrade() -> None:
         sa.Column("share", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("segment_id", "model_version_id"),
     )
-    _create(
+    create_table(
         "segment_profiles",
         sa.Column("segment_id", sa.Integer(), autoincrement=False),
         sa.Column("model_version_id", sa.Text()),
@@ -89,7 +73,7 @@ def upgrade() -> None:
         sa.Column("index_100", sa.Double()),
         sa.PrimaryKeyConstraint("segment_id", "model_version_id", "feature"),
     )
-    _create(
+    create_table(
         "customer_segments",
         sa.Column("customer_id", keys["customer"], autoincrement=False),
         sa.Column("state", sa.Text(), nullable=False),
@@ -103,14 +87,14 @@ def upgrade() -> None:
         sa.Column("run_id", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("customer_id", "valid_from"),
     )
-    _index(
+    create_index(
         "one_current_segment",
         "customer_segments",
         ["customer_id"],
         where="valid_to IS NULL",
         unique=True,
     )
-    _create(
+    create_table(
         "customer_features",
         sa.Column("customer_id", keys["customer"], autoincrement=False),
         sa.Column("as_of", Moment(), nullable=False),
@@ -119,7 +103,10 @@ def upgrade() -> None:
         sa.Column("rfm_monetary", sa.Integer()),
         sa.PrimaryKeyConstraint("customer_id"),
     )
-    _create(
+
+
+def _create_scores(keys: Keys) -> None:
+    create_table(
         "transaction_scores",
         sa.Column("transaction_id", keys["transaction"], autoincrement=False),
         sa.Column("model_version_id", sa.Text()),
@@ -135,15 +122,18 @@ def upgrade() -> None:
         sa.Column("scored_at", Moment(), nullable=False),
         sa.PrimaryKeyConstraint("transaction_id", "model_version_id"),
     )
-    _index(
+    create_index(
         "one_published_score",
         "transaction_scores",
         ["transaction_id"],
         where="role = 'published'",
         unique=True,
     )
-    _index("scores_by_moment", "transaction_scores", ["occurred_at"], where="", unique=False)
-    _create(
+    create_index("scores_by_moment", "transaction_scores", ["occurred_at"])
+
+
+def _create_alerts(keys: Keys) -> None:
+    create_table(
         "fraud_alerts",
         sa.Column("alert_id", sa.Text()),
         sa.Column("transaction_id", keys["transaction"], nullable=False),
@@ -170,10 +160,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("alert_id"),
         sa.UniqueConstraint("transaction_id"),
     )
-    _index(
-        "alerts_by_customer", "fraud_alerts", ["customer_id", "occurred_at"], where="", unique=False
-    )
-    _create(
+    create_index("alerts_by_customer", "fraud_alerts", ["customer_id", "occurred_at"])
+    create_table(
         "fraud_alert_reasons",
         sa.Column("alert_id", sa.Text()),
         sa.Column("rank", sa.Integer(), autoincrement=False),
@@ -190,7 +178,10 @@ def upgrade() -> None:
         sa.Column("text", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("alert_id", "rank"),
     )
-    _create(
+
+
+def _create_verdicts(keys: Keys) -> None:
+    create_table(
         "fraud_verdicts",
         sa.Column("verdict_id", sa.Text()),
         sa.Column("transaction_id", keys["transaction"], nullable=False),
@@ -206,8 +197,11 @@ def upgrade() -> None:
         sa.Column("source", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("verdict_id"),
     )
-    _index("verdicts_by_transaction", "fraud_verdicts", ["transaction_id"], where="", unique=False)
-    _create(
+    create_index("verdicts_by_transaction", "fraud_verdicts", ["transaction_id"])
+
+
+def _create_books() -> None:
+    create_table(
         "quarantined_rows",
         sa.Column("source_table", sa.Text(), nullable=False),
         sa.Column("row_key", sa.Text(), nullable=False),
@@ -220,14 +214,14 @@ def upgrade() -> None:
         sa.Column("seen_at", Moment(), nullable=False),
         sa.Column("resolved_at", Moment()),
     )
-    _index(
+    create_index(
         "one_open_refusal",
         "quarantined_rows",
         ["source_table", "row_key", "code", "day"],
         where="resolved_at IS NULL",
         unique=True,
     )
-    _create(
+    create_table(
         "source_days",
         sa.Column("day", sa.Date()),
         sa.Column("source_rows", sa.BigInteger(), nullable=False),
@@ -238,5 +232,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for name in reversed(TABLES):
-        op.drop_table(f"{_target().prefix}{name}", schema=_target().schema)
+    drop_tables(TABLES)

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from alembic import op
 
-from alembic import context, op
+from shared.revising import create_views, drop_views, qualified
 
 revision = "0003"
 down_revision = "0002"
-
-
-def _target() -> Any:
-    """Schema, prefix and kinds of keys, as the caller gave them."""
-    return context.config.attributes["target"]
-
 
 # Where the two dialects differ.
 WORDS = {
@@ -241,28 +235,17 @@ SELECT day, source_rows, before_scope, scored, quarantined,
 FROM balance
 """,
 }
+READ = (
+    *("settings", "model_versions", "pipeline_runs", "segments", "customer_segments"),
+    *("transaction_scores", "fraud_alerts", "fraud_alert_reasons", "fraud_verdicts"),
+    *("quarantined_rows", "source_days"),
+)
 LOOK_BACK = "(SELECT CAST(value AS {0}) FROM {{settings}} WHERE key = 'look_back_from')"
 
 
-def _names(dialect: str) -> dict[str, str]:
+def standing_for(dialect: str) -> dict[str, str]:
     """What stands for each placeholder: qualified names, and the dialect's own functions."""
-    schema = f'"{_target().schema}".' if _target().schema else ""
-    names = {
-        table: f'{schema}"{_target().prefix}{table}"'
-        for table in (
-            "settings",
-            "model_versions",
-            "pipeline_runs",
-            "segments",
-            "customer_segments",
-            "transaction_scores",
-            "fraud_alerts",
-            "fraud_alert_reasons",
-            "fraud_verdicts",
-            "quarantined_rows",
-            "source_days",
-        )
-    }
+    names = {table: qualified(table) for table in READ}
     words = WORDS[dialect]
     date = "date" if dialect == "postgresql" else "text"
     return {
@@ -277,13 +260,8 @@ def _names(dialect: str) -> dict[str, str]:
 
 
 def upgrade() -> None:
-    names = _names(op.get_context().dialect.name)
-    schema = f'"{_target().schema}".' if _target().schema else ""
-    for view, text in VIEWS.items():
-        op.execute(f'CREATE VIEW {schema}"{_target().prefix}{view}" AS {text.format(**names)}')
+    create_views(VIEWS, standing_for(op.get_context().dialect.name))
 
 
 def downgrade() -> None:
-    schema = f'"{_target().schema}".' if _target().schema else ""
-    for view in reversed(VIEWS):
-        op.execute(f'DROP VIEW {schema}"{_target().prefix}{view}"')
+    drop_views(list(VIEWS))

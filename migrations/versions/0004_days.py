@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
 from alembic import context, op
 
+from shared.revising import (
+    add_column,
+    create_index,
+    create_table,
+    create_views,
+    drop_column,
+    drop_index,
+    drop_tables,
+    drop_views,
+    qualified,
+)
 from shared.tables import Moment
 
 revision = "0004"
 down_revision = "0003"
-
-
-def _target() -> Any:
-    """Schema, prefix and kinds of keys, as the caller gave them."""
-    return context.config.attributes["target"]
-
 
 TABLES = ("drift_metrics", "closed_days")
 DATE_OF = {"sqlite": "date({0})", "postgresql": "CAST({0} AT TIME ZONE 'UTC' AS date)"}
@@ -164,53 +168,28 @@ FROM totals t JOIN ordered o ON o.job = t.job AND o.place = 1
 }
 
 
-def _qualified(name: str) -> str:
-    schema = f'"{_target().schema}".' if _target().schema else ""
-    return f'{schema}"{_target().prefix}{name}"'
-
-
-def _create(name: str, *items: Any) -> None:
-    op.create_table(f"{_target().prefix}{name}", *items, schema=_target().schema)
-
-
 def _earlier() -> Any:
     """The revision whose views are replaced here: its texts, and what stands in them."""
     return context.script.get_revision(down_revision).module
 
 
-def _names(dialect: str) -> dict[str, str]:
+def _standing_for(dialect: str) -> dict[str, str]:
     """What stands for each placeholder: qualified names, and the dialect's own functions."""
     earlier = _earlier()
     day_of_missed = f"COALESCE(t.day, {DATE_OF[dialect].format('l.decided_at')})"
     return {
-        **earlier._names(dialect),
-        "closed_days": _qualified("closed_days"),
-        "alert_queue": _qualified("alert_queue"),
+        **earlier.standing_for(dialect),
+        "closed_days": qualified("closed_days"),
+        "alert_queue": qualified("alert_queue"),
         "week_of_missed": earlier.WORDS[dialect]["week"].format(day_of_missed),
     }
 
 
-def _drop_views() -> None:
-    for view in reversed(VIEWS):  # one of them reads another
-        op.execute(f"DROP VIEW {_qualified(view)}")
-
-
-def _create_views(texts: Mapping[str, str], names: Mapping[str, str]) -> None:
-    for view in VIEWS:
-        op.execute(f"CREATE VIEW {_qualified(view)} AS {texts[view].format(**names)}")
-
-
 def upgrade() -> None:
-    target = _target()
-    _drop_views()
-    op.add_column(
-        f"{target.prefix}pipeline_runs", sa.Column("note", sa.Text()), schema=target.schema
-    )
-    op.add_column(
-        f"{target.prefix}transaction_scores", sa.Column("surprise", sa.Double()),
-        schema=target.schema,
-    )  # fmt: skip
-    _create(
+    drop_views(list(VIEWS))
+    add_column("pipeline_runs", sa.Column("note", sa.Text()))
+    add_column("transaction_scores", sa.Column("surprise", sa.Double()))
+    create_table(
         "drift_metrics",
         sa.Column("run_id", sa.Text()),
         sa.Column("feature", sa.Text()),
@@ -220,7 +199,7 @@ def upgrade() -> None:
         sa.Column("drifted", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("run_id", "feature"),
     )
-    _create(
+    create_table(
         "closed_days",
         sa.Column("day", sa.Date()),
         sa.Column("closed_at", Moment(), nullable=False),
@@ -235,22 +214,16 @@ def upgrade() -> None:
         sa.Column("run_id", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("day"),
     )
-    op.create_index(
-        f"{target.prefix}alerts_by_day", f"{target.prefix}fraud_alerts", ["day"],
-        schema=target.schema,
-    )  # fmt: skip
-    _create_views(VIEWS, _names(op.get_context().dialect.name))
+    create_index("alerts_by_day", "fraud_alerts", ["day"])
+    create_views(VIEWS, _standing_for(op.get_context().dialect.name))
 
 
 def downgrade() -> None:
-    target = _target()
-    _drop_views()
-    op.drop_index(
-        f"{target.prefix}alerts_by_day", f"{target.prefix}fraud_alerts", schema=target.schema
-    )
-    for name in reversed(TABLES):
-        op.drop_table(f"{target.prefix}{name}", schema=target.schema)
-    op.drop_column(f"{target.prefix}pipeline_runs", "note", schema=target.schema)
-    op.drop_column(f"{target.prefix}transaction_scores", "surprise", schema=target.schema)
+    drop_views(list(VIEWS))
+    drop_index("alerts_by_day", "fraud_alerts")
+    drop_tables(TABLES)
+    drop_column("pipeline_runs", "note")
+    drop_column("transaction_scores", "surprise")
     earlier = _earlier()
-    _create_views(earlier.VIEWS, earlier._names(op.get_context().dialect.name))
+    before = {view: earlier.VIEWS[view] for view in VIEWS}
+    create_views(before, earlier.standing_for(op.get_context().dialect.name))

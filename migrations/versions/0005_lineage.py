@@ -7,14 +7,10 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import context, op
 
+from shared.revising import create_index, create_table, create_views, drop_tables, drop_views
+
 revision = "0005"
 down_revision = "0004"
-
-
-def _target() -> Any:
-    """Schema, prefix and kinds of keys, as the caller gave them."""
-    return context.config.attributes["target"]
-
 
 MIGRATION = "segment_migration"
 # one row per pair of segments and month in which customers moved; from one state without a segment
@@ -39,37 +35,25 @@ def _views() -> Any:
 
 
 def _replace_view(text: str) -> None:
-    schema = f'"{_target().schema}".' if _target().schema else ""
-    name = f'{schema}"{_target().prefix}{MIGRATION}"'
-    op.execute(f"DROP VIEW {name}")
-    names = _views()._names(op.get_context().dialect.name)
-    op.execute(f"CREATE VIEW {name} AS {text.format(**names)}")
+    drop_views([MIGRATION])
+    create_views({MIGRATION: text}, _views().standing_for(op.get_context().dialect.name))
 
 
 def upgrade() -> None:
-    target = _target()
-    table = f"{target.prefix}segment_lineage"
-    op.create_table(
-        table,
+    create_table(
+        "segment_lineage",
         sa.Column("from_segment_id", sa.Integer()),
         sa.Column("to_segment_id", sa.Integer()),
         sa.Column("from_model_version_id", sa.Text(), nullable=False),
         sa.Column("to_model_version_id", sa.Text(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("overlap", sa.Double()),
-        schema=target.schema,
     )
-    op.create_index(
-        f"{target.prefix}one_link",
-        table,
-        ["to_model_version_id", "from_segment_id", "to_segment_id"],
-        unique=True,
-        schema=target.schema,
-    )
+    ends = ["from_segment_id", "to_segment_id"]
+    create_index("one_link", "segment_lineage", ["to_model_version_id", *ends], unique=True)
     _replace_view(MOVES)
 
 
 def downgrade() -> None:
-    target = _target()
     _replace_view(_views().VIEWS[MIGRATION])
-    op.drop_table(f"{target.prefix}segment_lineage", schema=target.schema)
+    drop_tables(["segment_lineage"])

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from alembic import op
 
-from alembic import context, op
+from shared.revising import qualified
 
 revision = "0007"
 down_revision = "0006"
-
-
-def _target() -> Any:
-    """Schema, prefix and kinds of keys, as the caller gave them."""
-    return context.config.attributes["target"]
-
-
-def _qualified(name: str) -> str:
-    schema = f'"{_target().schema}".' if _target().schema else ""
-    return f'{schema}"{_target().prefix}{name}"'
-
 
 REFUSAL = "fraud_verdicts is insert only. Record another verdict; the last one counts."
 TAKEN = "fraud_verdicts has this verdict_id already, and is insert only. Choose another id."
@@ -48,10 +37,10 @@ POSTGRESQL = (
 
 def _names() -> dict[str, str]:
     return {
-        "verdicts": _qualified("fraud_verdicts"),
-        "features": _qualified("customer_features"),
-        "refuse": _qualified("refuse_change"),
-        "add": _qualified("add_customer_feature"),
+        "verdicts": qualified("fraud_verdicts"),
+        "features": qualified("customer_features"),
+        "refuse": qualified("refuse_change"),
+        "add": qualified("add_customer_feature"),
         "refusal": REFUSAL,
         "taken": TAKEN,
     }
@@ -63,14 +52,14 @@ def upgrade() -> None:
             op.execute(statement.format(**_names()))
         return
     for name, text in SQLITE.items():
-        op.execute(f"CREATE TRIGGER {_qualified(name)} {text.format(**_names())}; END")
+        op.execute(f"CREATE TRIGGER {qualified(name)} {text.format(**_names())}; END")
 
 
 def downgrade() -> None:
     if op.get_context().dialect.name == "postgresql":
-        op.execute(f"DROP FUNCTION {_qualified('add_customer_feature')}")
-        op.execute(f"DROP TRIGGER verdicts_not_changed ON {_qualified('fraud_verdicts')}")
-        op.execute(f"DROP FUNCTION {_qualified('refuse_change')}")
+        op.execute(f"DROP FUNCTION {qualified('add_customer_feature')}")
+        op.execute(f"DROP TRIGGER verdicts_not_changed ON {qualified('fraud_verdicts')}")
+        op.execute(f"DROP FUNCTION {qualified('refuse_change')}")
         return
     for name in SQLITE:
-        op.execute(f"DROP TRIGGER {_qualified(name)}")
+        op.execute(f"DROP TRIGGER {qualified(name)}")

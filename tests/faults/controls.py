@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -11,14 +12,14 @@ import sqlalchemy as sa
 
 from fraudwatch import scope, store
 from shared import database, leases
-from tests.faults.harness import HELD, SEED, Line, done, tell
-from tests.faults.kills import score
+from tests.faults.harness import HELD, SEED, Line, die, done, start, tell
+from tests.faults.kills import Undisturbed, score, trial, until_done
 from tests.faults.rivals import at_once, score_for
 from tests.faults.worlds import World
-from tests.small_bank import END, copies
+from tests.small_bank import END, NOW, copies
 
 
-def two_transactions(world: World, now: Any) -> object:
+def two_transactions(world: World, now: Any, between: Callable[[], None] = lambda: None) -> object:
     """A writer that makes the scores visible first, and their alerts and ledger after."""
     write = store.write_scores
 
@@ -26,10 +27,21 @@ def two_transactions(world: World, now: Any) -> object:
         written = write(connection, *rest)
         connection.exec_driver_sql("COMMIT")
         connection.exec_driver_sql("BEGIN")
+        between()
         return written
 
     store.write_scores = scores_first
     return score(world, now)
+
+
+def killed_between(world: World, expected: Undisturbed) -> Line:
+    """One kill between the two transactions of such a writer; a sweep has to hit it by chance."""
+    line = Line("killed between two transactions (control)", world.dialect, SEED, "1 time",
+                expected=False)  # fmt: skip
+    with trial(line, world, expected) as copy:
+        assert start(lambda: two_transactions(copy, NOW, die)).wait().killed
+        until_done(lambda now: score(copy, now))
+    return tell(line)
 
 
 def plain_watermark() -> None:

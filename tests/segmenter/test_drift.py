@@ -170,29 +170,13 @@ def _fit(n: int, seed: int) -> tuple[pd.DataFrame, list[str], np.ndarray]:
     return frame, COLUMNS, density
 
 
-CONFIG = """
-[source]
-url = "{url}"
-[source.transactions]
-table = "transactions"
-id = "tx_id"
-time = "booked_at"
-customer = "client_id"
-amount = "amount"
-currency = "currency"
-[segmenter]
-refit_on_drift = {refit}
-"""
-
-
 @pytest.mark.parametrize("refit", ["true", "false"])
 def test_a_score_that_drifted_is_followed_by_a_fit_where_that_is_configured(
     sqlite_url: str, tmp_path: Path, refit: str
 ) -> None:
     """The world is younger than the window, so that purchase days grow."""
     bank = Bank(sqlite_url, tmp_path).build()
-    file = tmp_path / "peerwatch.toml"
-    file.write_text(CONFIG.format(url=sqlite_url, refit=refit))
+    file = bank.file(refit_on_drift=refit)
     fitted = (START + pd.Timedelta(days=25)).date().isoformat()
 
     for words in (f"fit --until {fitted}", f"score --as-of {END.date()}"):

@@ -31,6 +31,21 @@ SMALL = world(0, customers=200, days=DAYS)
 pytestmark = pytest.mark.usefixtures("one_family")
 
 
+FILE = """
+[source]
+url = "{url}"
+[source.transactions]
+table = "transactions"
+id = "tx_id"
+time = "booked_at"
+customer = "client_id"
+amount = "amount"
+currency = "currency"
+[segmenter]
+refit_on_drift = {refit_on_drift}
+"""
+
+
 class Bank:
     """The small world in a database, with its configuration and result tables."""
 
@@ -70,6 +85,12 @@ class Bank:
             source["customers"] = customers
         document = {"source": source, "segmenter": segmenter}
         self.config = config.parse(document, Path("peerwatch.toml"), {})
+
+    def file(self, refit_on_drift: str = "false") -> Path:
+        """A short configuration as a file, for commands."""
+        file = self.folder / "peerwatch.toml"
+        file.write_text(FILE.format(url=self.url, refit_on_drift=refit_on_drift))
+        return file
 
     def do(self, job: str, now: datetime = NOW, **request: Any) -> Outcome:
         with runs.opened(self.config, job, now) as run:

@@ -11,17 +11,6 @@ from shared.cli import main
 from shared.errors import ConfigurationError
 from tests.segmenter.test_jobs import END, MIDDLE, Bank
 
-CONFIG = """
-[source]
-url = "{url}"
-[source.transactions]
-table = "transactions"
-id = "tx_id"
-time = "booked_at"
-customer = "client_id"
-amount = "amount"
-"""
-
 pytestmark = pytest.mark.usefixtures("one_family")
 
 
@@ -76,10 +65,9 @@ def test_a_refit_keeps_the_name_of_a_segment_that_stays(sqlite_url: str, tmp_pat
     assert [tuple(row) for row in kept] == [("Owls", "ana")]
 
 
-def test_the_command_says_what_it_did_and_refuses_with_exit_2(bank, tmp_path, monkeypatch, capsys):
+def test_the_command_says_what_it_did_and_refuses_with_exit_2(bank, monkeypatch, capsys):
     first, second, *_ = names(bank)
-    config = tmp_path / "peerwatch.toml"
-    config.write_text(CONFIG.format(url=bank.url))
+    config = bank.file()
 
     def command(*words: str) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["peerwatch", "--config", str(config), *words])

@@ -108,10 +108,9 @@ def test_what_peerwatch_does_not_do_is_noticed(
     on_sqlite: World, left_on_sqlite: Undisturbed
 ) -> None:
     lines = [
-        sweep("two transactions", on_sqlite, (controls.two_transactions,), left_on_sqlite, 40,
-              control=True),
+        controls.killed_between(on_sqlite, left_on_sqlite),
         arrivals.commit_order_hole(on_sqlite, 1, controls.plain_watermark, control=True),
         controls.at_the_same_moment(on_sqlite, 1, control=True),
-    ]  # fmt: skip
+    ]
 
     assert [line for line in lines if not line.as_expected] == []
