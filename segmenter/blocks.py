@@ -27,7 +27,7 @@ from scipy.special import digamma, expit, gammaln, logit, zeta
 PRIOR_ROWS = 1.0  # one row like all others: a level no row of a component has stays possible
 FIRST_STEPS = 4  # of Newton's from a first guess; later one in each M step, EM goes on with them
 HALVINGS = 8  # of a Newton step before it is given up
-ROUNDING = 1e-13  # of an objective
+ROUNDING = 1e-11  # of an objective; sums of factorials cancel to some of its digits
 LONGEST_STEP = 3.0  # in logarithms; the likelihood is flat towards Poisson and binomial
 SIZE_RANGE = (1e-3, 1e5)  # at the upper end a Poisson or a binomial to five digits
 SHARE_RANGE = (1e-7, 1 - 1e-7)

@@ -15,22 +15,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from segmenter.agreement import Pairs, agreement, joined
 from segmenter.columns import Columns
 from segmenter.config import Settings
+from segmenter.cuts import Cut
 from segmenter.merging import group_terms, posteriors
 from segmenter.model import SegmentMixture
-from segmenter.publishing import (
-    BASIS,
-    CUT_SEGMENTS,
-    Cut,
-    Pairs,
-    Published,
-    Task,
-    agreement,
-    joined,
-    part_terms,
-    publish,
-)
+from segmenter.publishing import BASIS, CUT_SEGMENTS, Published, Task, part_terms, publish
 from segmenter.screening import SPIKE_SHARE, far_rows, screen
 from shared.encoding import Encoder, Feature
 from shared.errors import DataQualityError

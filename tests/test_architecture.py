@@ -41,9 +41,9 @@ ALLOWED = {
     },
     "sklearn": {
         "segmenter/model",
-        "segmenter/publishing",
+        "segmenter/agreement",
+        "segmenter/cuts",
         "segmenter/selection",
-        "segmenter/training",
         "segmenter/reviewing",
         "segmenter/evaluation",
         "fraudwatch/model",

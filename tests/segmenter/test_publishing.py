@@ -12,21 +12,10 @@ from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
 from sklearn.metrics import adjusted_rand_score
 
+from segmenter.agreement import SPLITS, agreement, bootstraps, halves, joined, refits
+from segmenter.cuts import Cut, cut
 from segmenter.model import SegmentMixture
-from segmenter.publishing import (
-    SPLITS,
-    STABLE,
-    Cut,
-    Published,
-    Task,
-    agreement,
-    bootstraps,
-    cut,
-    halves,
-    joined,
-    publish,
-    refits,
-)
+from segmenter.publishing import STABLE, Published, Task, publish
 
 CENTRES = np.array([[0.0, 0.0, 0.0], [6.0, 0.0, 0.0], [0.0, 6.0, 6.0]])
 
