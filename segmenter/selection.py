@@ -469,11 +469,13 @@ def scan(
 ) -> list[Candidate]:
     """The models looked at: all by short runs, the FINALISTS best of them run to their ends.
 
-    Sizes grow until PATIENCE in a row bring nothing better.
+    Sizes grow until PATIENCE in a row bring nothing better; families that are far behind are left
+    on the way.
     """
     crossed = any(is_crossed(family) for family in families)
     rows, started = sample.rows(crossed), sample.started(crossed)
     candidates: list[Candidate] = []
+    before: Sequence[Candidate] = ()
     best, waited = np.inf, 0
     for k in sizes:
         partitions = sample.starts.partitions(k)
@@ -483,9 +485,30 @@ def scan(
         candidates += found
         least = min((candidate.criterion for candidate in found), default=np.inf)
         best, waited = (least, 0) if least < best else (best, waited + 1)
-        if waited == PATIENCE:
+        families, before = _left(families, before, found, best), found
+        if waited == PATIENCE or not families:
             break
     return _finalists({crossed: rows}, sample, candidates, settings)
+
+
+def _left(
+    families: Sequence[str],
+    before: Sequence[Candidate],
+    found: Sequence[Candidate],
+    best: float,
+) -> list[str]:
+    """The families that go on: those that twice the largest change which any model has had from
+    the size before would bring to the best."""
+    earlier = {(c.family, c.tails): c.criterion for c in before if not c.refused}
+    changes = [
+        abs(earlier[c.family, c.tails] - c.criterion)
+        for c in found
+        if not c.refused and (c.family, c.tails) in earlier
+    ]
+    if not changes:
+        return list(families)
+    near = {c.family for c in found if c.criterion <= best + 2 * max(changes)}
+    return [family for family in families if family in near]
 
 
 def _of_size(

@@ -18,6 +18,7 @@ from segmenter.selection import (
     Sample,
     Settings,
     Starts,
+    _left,
     best_of,
     fences,
     filled,
@@ -73,6 +74,34 @@ def test_a_partition_becomes_its_own_moments() -> None:
         scatter = len(own) * np.cov(own.T, bias=True) + prior.strength * prior.shape
         np.testing.assert_allclose(start.means[0, k], own.mean(axis=0))
         np.testing.assert_allclose(start.covariances[0, k], scatter / (len(own) + prior.strength))
+
+
+def of_size(k: int, **criteria: float) -> list[Candidate]:
+    return [Candidate(name, "gaussian", k, value, ()) for name, value in criteria.items()]
+
+
+def test_a_family_goes_on_unless_twice_the_largest_change_leaves_it_behind() -> None:
+    before = of_size(2, VVV=500.0, EEE=900.0, EII=1_200.0, VII=1_201.0)
+    found = of_size(3, VVV=520.0, EEE=600.0, EII=1_100.0, VII=1_101.0)
+    families = [candidate.family for candidate in found]
+
+    assert _left(families, before, found, best=500.0) == ["VVV", "EEE", "EII"]
+    assert _left(families, [], found, best=520.0) == families
+    assert _left(families, before, found, best=-500.0) == []
+
+
+def test_a_family_far_behind_is_not_looked_at_in_larger_sizes() -> None:
+    """Long, slanted groups: a sphere is behind by more than any size brings."""
+    generator = np.random.default_rng(0)
+    x = two_groups(600)[0] @ generator.standard_normal((3, 3)) * [1.0, 40.0, 1.0]
+    sample, choice = a_sample(np.column_stack([x, x[:, 0] + 0.01 * generator.random(600)]))
+
+    found = scan(sample, range(1, 8), ("VVV", "EII"), ("gaussian",), choice)
+
+    largest = {name: max(c.n_components for c in found if c.family == name)
+               for name in ("VVV", "EII")}  # fmt: skip
+    assert largest["EII"] < largest["VVV"]
+    assert best_of(found).family == "VVV"
 
 
 def test_the_scan_runs_the_best_models_to_their_ends_and_lists_all() -> None:
