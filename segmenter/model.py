@@ -74,7 +74,8 @@ class SegmentMixture(DensityMixin, BaseEstimator):
     n_init: starts by k-means, beside three by Ward's method.
     max_iter, tol: EM ends when the objective per row gains less than `tol` nats.
     start: a fitted mixture of the same columns, at whose parameters EM begins: its size, family
-        and tails are kept and nothing is scanned.
+        and tails are kept and nothing is scanned. As its `to_arrays` it survives scikit-learn's
+        `clone`, which gives back estimators unfitted.
     random_state: seeds the samples of rows, k-means and `sample`.
 
     A missing cell (NaN) is integrated out, in fits and in scores. A fit in which a component has
@@ -102,7 +103,7 @@ class SegmentMixture(DensityMixin, BaseEstimator):
         n_init: int = 2,
         max_iter: int = 500,
         tol: float = 1e-5,
-        start: SegmentMixture | None = None,
+        start: SegmentMixture | Mapping[str, np.ndarray] | None = None,
         random_state: Any = None,
     ) -> None:
         self.n_components = n_components
@@ -227,8 +228,12 @@ class SegmentMixture(DensityMixin, BaseEstimator):
             )
         return sizes
 
-    def _continued(self, start: SegmentMixture, rows: Any, settings: Settings) -> Candidate:
+    def _continued(
+        self, start: SegmentMixture | Mapping[str, np.ndarray], rows: Any, settings: Settings
+    ) -> Candidate:
         """The candidate that EM reaches from a fitted mixture."""
+        if isinstance(start, Mapping):
+            start = SegmentMixture.from_arrays(start)
         check_is_fitted(start)
         parameters = replace(
             start._parameters(settings.noise_box),
@@ -426,12 +431,9 @@ class SegmentMixture(DensityMixin, BaseEstimator):
         return arrays
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, np.ndarray], random_state: Any = None) -> Self:
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], random_state: Any = None) -> Self:
         """The mixture that `to_arrays` gave; the record of the scan is not kept."""
-        if "family" in arrays:  # written when there were four families
-            family = tuple(ALIASES.values())[int(arrays["family"][0])]
-        else:
-            family = FAMILIES[int(arrays["covariance_type"][0])]
+        family = FAMILIES[int(arrays["covariance_type"][0])]
         k, d = arrays["means"].shape
         mixed = "kinds" in arrays
         layout = Layout.from_arrays(arrays) if mixed else Layout.declared(None, None, d)
