@@ -23,7 +23,7 @@ demo: $(VENV)/installed   ## a planted world, from init to the reports, in ./dem
 	$(BIN)/peerwatch demo demo
 
 test: $(VENV)/tested      ## everything that must always hold
-	$(BIN)/python -m pytest --quiet --numprocesses 2
+	$(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile
 
 check: $(VENV)/tested     ## format, lint, types, tests
 	$(BIN)/ruff format --check .

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import resource
+import shutil
 import signal
 import sqlite3
 import threading
@@ -26,12 +28,14 @@ from tests.faults.servers import (
     cutting,
     held_by_an_analyst,
     random_cuts,
+    small_disk,
     terminate,
 )
 from tests.faults.worlds import World
 
 Outage = Callable[[World, Undisturbed, int], Line]
 IN_A_UNIT = "state = 'idle in transaction'"
+PAGE = 8_192  # bytes, of PostgreSQL's tables
 WRITES = ("transaction_scores", "fraud_alerts", "run_batches", "source_days", "closed_days")
 
 
@@ -174,6 +178,31 @@ def disk_full(world: World, expected: Undisturbed, times: int) -> Line:
             ).wait()
             line.other += int(ended.code not in (1, TEMPORARY)) + copy.broken()
             until_done(score(copy))
+    return tell(line)
+
+
+DISK = 96 * 2**20  # bytes: room for the world and a whole scoring
+
+
+def server_disk_full(server: Server, world: World, expected: Undisturbed, times: int) -> Line:
+    """Tables of PostgreSQL that find no room to grow, until somebody makes some."""
+    line = Line("disk full", world.dialect, SEED, "")
+    generator, refused = random.Random(SEED), 0
+    for _ in range(times):
+        with trial(line, world, expected) as copy, small_disk(server, copy.url, DISK) as disk:
+            copy.count("settings")  # the first session writes a file of its own
+            ballast = disk / "ballast"
+            left = shutil.disk_usage(disk).free - generator.randint(0, 30) * PAGE
+            with ballast.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, left)
+            ended = start(lambda copy=copy: score_for(copy, None), _soon).wait()
+            refused += "No space left on device" in ended.said
+            ballast.unlink()
+            line.other += int(ended.code not in (0, 1, TEMPORARY)) + copy.broken()
+            until_done(score(copy))
+            terminate(copy.url)
+    line.other += int(refused == 0)
+    line.done = f"{times} times, {refused} runs refused"
     return tell(line)
 
 

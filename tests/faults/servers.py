@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+import secrets
 import selectors
 import shutil
 import signal
 import socket
 import struct
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
+import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, make_url
 
@@ -82,6 +85,42 @@ def own_server() -> Iterator[Server]:
     finally:
         server.kill()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def small_disk(server: Server, url: str, size: int) -> Iterator[Path]:
+    """A file system of so many bytes that holds a database of the server and nothing else.
+
+    PostgreSQL ends where its log of writes finds no room; here only tables find none."""
+    folder = Path(tempfile.mkdtemp(prefix="disk-"))
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0777", "tmpfs", str(folder)],
+        capture_output=True,
+        check=False,
+    )
+    if mount.returncode:
+        folder.rmdir()
+        pytest.skip("a file system of a chosen size takes the right to mount one")
+    name, space = make_url(url).database, f"small_{secrets.token_hex(4)}"
+    place = folder / "tables"
+    place.mkdir()
+    if server.made.system_user:
+        shutil.chown(place, server.made.system_user)
+    try:
+        execute(
+            server.url,
+            f"CREATE TABLESPACE {space} LOCATION '{place}'",
+            f"ALTER DATABASE {name} SET TABLESPACE {space}",
+        )
+        yield folder
+        execute(
+            server.url,
+            f"ALTER DATABASE {name} SET TABLESPACE pg_default",
+            f"DROP TABLESPACE {space}",
+        )
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        folder.rmdir()
 
 
 @contextmanager

@@ -66,6 +66,12 @@ def test_a_killed_server_loses_nothing(there: There) -> None:
     assert line.as_expected, line
 
 
+def test_tables_of_postgresql_that_cannot_grow_lose_nothing(there: There) -> None:
+    line = outages.server_disk_full(there.server, there.world, there.expected, counted(10))
+
+    assert line.as_expected, line
+
+
 @pytest.mark.parametrize(("fault", "times"), [(outages.locked, 3), (outages.disk_full, 10)])
 def test_a_run_on_sqlite_survives(
     on_sqlite: World, expected: Undisturbed, fault: outages.Outage, times: int
