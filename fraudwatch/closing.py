@@ -61,7 +61,7 @@ def _due(run: Run, scope: int) -> list[date]:
     zone = run.source.settings.timezone
     settle = span(run.settings(KIND).close_after) or timedelta()  # the settings were checked
     with run.results.transaction() as connection:
-        reached = runs.read_settings(connection, run.tables, "scored_until").get("")
+        reached = runs.setting(connection, run.tables, "scored_until")
         oldest = store.oldest_scored(connection, run.tables, scope)
         if reached is None or oldest is None:
             return []

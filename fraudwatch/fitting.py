@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from fraudwatch import decisions, features, store
-from fraudwatch.scope import KIND, RANKER, champion_of, scope_day
+from fraudwatch.scope import KIND, RANKER, champion_of, require_same_champion, scope_day
 from fraudwatch.segments import LEAST_KNOWN, SEGMENTER, Segments
 from shared import accounts, frames, registry, runs
 from shared.accounts import days_before, until_or_newest
@@ -33,7 +33,7 @@ def training_window(run: Run, request: Request) -> Window:
     since = days_before(until, settings.training_days)
     if request.since is not None:
         since = frames.micros(request.since)
-    since = max(since, _oldest(run, since, until))
+    since = max(since, _oldest(run, since))
     calibration = min(settings.calibration_days * frames.MICROSECONDS_PER_DAY, (until - since) // 3)
     split = until - calibration
     return Window(since, split, until, accounts.span_days(split, until))
@@ -45,13 +45,13 @@ def recalibration_window(run: Run, request: Request, champion: registry.Stored) 
 
     until = until_or_newest(run, request.until)
     split = days_before(until, run.settings(KIND).calibration_days)
-    split = max(split, _oldest(run, split, until))
+    split = max(split, _oldest(run, split))
     since = days_before(split, champion.header["evidence"]["days"] + 1)
     return Window(since, split, until, accounts.span_days(split, until))
 
 
-def _oldest(run: Run, since: int, until: int) -> int:
-    """The first day with rows in the window: a shorter history than asked is split as it is."""
+def _oldest(run: Run, since: int) -> int:
+    """The first day with rows from a moment on: a shorter history than asked is split as it is."""
     counts, _ = run.source.counted(frames.micros(run.clock), since)
     if counts.empty:
         return since
@@ -206,6 +206,7 @@ def registered(
     counted = run.source.counted(frames.micros(run.clock))
 
     def work(connection: Any) -> tuple[str, str | None, dict[str, Any]]:
+        require_same_champion(connection, run, champion)
         name = _stored(connection, run, window, learned.detector, len(learned.frame), diagnostics)
         _decided(connection, run, name, gate, champion)
         champions = registry.champion_id(connection, run.tables, KIND)
@@ -456,6 +457,7 @@ def registered_as_child(
     gate = decisions.gate(figures, None)
 
     def work(connection: Any) -> tuple[str, str | None]:
+        require_same_champion(connection, run, champion)
         name = _stored(
             connection, run, replace(window, since=frames.micros(champion.trained_from)),
             learned.detector, len(learned.frame), figures, champion.model_version_id,

@@ -362,7 +362,7 @@ def explain(run: Run, request: Request) -> Outcome:
     key = transaction_key(run, str(request.options["transaction_id"]))
     champion = require_champion(run)
     assessor = Assessor(run, champion)
-    found = run.source.moment_of(str(key), frames.micros(run.clock))
+    found = run.source.moment_of(key, frames.micros(run.clock))
     rows = assessor.read(found, found + 1)
     assessed = assessor.assess(rows, np.flatnonzero(rows.transaction_id == key))
     said, reasons = assessor.raised(assessed)

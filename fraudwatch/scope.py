@@ -64,10 +64,13 @@ def require_champion(run: Run) -> registry.Stored:
     return champion
 
 
-def require_same_champion(connection: Any, run: Run, model: registry.Stored) -> None:
-    """A promotion in the middle of a run ends it: the next run goes on with the new champion."""
+def require_same_champion(connection: Any, run: Run, model: registry.Stored | None) -> None:
+    """A promotion in the middle of a run ends it: the next run goes on with the new champion.
+
+    model: the champion when the run began; None where there was none.
+    """
     now = registry.champion_id(connection, run.tables, KIND)
-    if now != model.model_version_id:
+    if now != (None if model is None else model.model_version_id):
         raise OvertakenError(
             f"{run.command} was overtaken: {now} became champion. What is written stays; run it "
             "again."
@@ -113,7 +116,7 @@ def to_score(run: Run, request: Request, until: int) -> Range:
         whole = look_back(connection, run, scope)
         newest = watermark(connection, run)
         known = runs.read_settings(connection, run.tables, "look_back.")
-        same = runs.read_settings(connection, run.tables, "scored_from").get("") == str(scope)
+        same = runs.setting(connection, run.tables, "scored_from") == str(scope)
     by_hand = not request.options.get("scheduled")
     if newest is None or not same or by_hand or _is_due(run, known):
         return Range(whole, until, scope, arrived=_newest_arrival(run))
@@ -156,15 +159,21 @@ def _arrived_late(run: Run, seen: int, window: tuple[int, int]) -> tuple[int, in
 
 
 def remember_reached(connection: Any, run: Run, window: Range) -> None:
-    """From where, and up to where, all that was visible is scored; microseconds."""
-    known = runs.read_settings(connection, run.tables, "scored_until")
-    until = max(window.until, int(known.get("", window.until)))
-    reached = {"scored_from": str(window.scope), "scored_until": str(until)}
-    if window.whole:
-        newest = store.watermark(connection, run.tables) or until
+    """From where, and up to where, all that was visible is scored; microseconds.
+
+    A run that ended before the newest scored row, as of `--until`, is no look-back.
+    """
+    known = runs.setting(connection, run.tables, "scored_until")
+    until = max(window.until, int(known or window.until))
+    reached = {"scored_until": str(until)}
+    newest = store.watermark(connection, run.tables)
+    to_the_end = newest is None or window.until > newest
+    if to_the_end:
+        reached["scored_from"] = str(window.scope)
+    if to_the_end and window.whole:
         reached["look_back.at"] = str(frames.micros(run.clock))
-        reached["look_back.until"] = str(min(newest, until))
-    if window.arrived is not None:
+        reached["look_back.until"] = str(newest or until)
+    if to_the_end and window.arrived is not None:
         reached[f"look_back.{_arrivals(run)}"] = str(window.arrived)
     runs.write_settings(connection, run.tables, reached)
 
@@ -176,10 +185,10 @@ def look_back(connection: Any, run: Run, scope: int) -> int:
     An earlier scope than the last run's is looked at from its start.
     """
     newest = watermark(connection, run)
-    known = runs.read_settings(connection, run.tables, "scored_from")
-    if newest is None or int(known[""]) > scope:
+    known = runs.setting(connection, run.tables, "scored_from")
+    if newest is None or known is None or int(known) > scope:
         return scope
-    until = runs.read_settings(connection, run.tables, "look_back.until").get("")
+    until = runs.setting(connection, run.tables, "look_back.until")
     newest = newest if until is None else min(newest, int(until))
     late = run.settings(KIND).allowed_lateness_days
     zone = run.source.settings.timezone
@@ -192,5 +201,5 @@ def watermark(connection: Any, run: Run) -> int | None:
     A backfill may have scored newer rows, and a run that was killed some of its slices.
     """
     newest = store.watermark(connection, run.tables)
-    reached = runs.read_settings(connection, run.tables, "scored_until").get("")
+    reached = runs.setting(connection, run.tables, "scored_until")
     return None if newest is None or reached is None else min(newest, int(reached))

@@ -18,6 +18,7 @@ from shared.runs import Run
 from shared.tables import Tables
 
 KEY_COLUMNS = ("transaction_id", "customer_id", "counterparty_id")
+MOST_KEYS = 500  # of a condition: within any driver's number of parameters
 ALERT_COLUMNS = ("alert_id", "transaction_id", "case_id", "customer_id", "counterparty_id")
 
 
@@ -152,10 +153,8 @@ def earlier_alerts(connection: Connection, tables: Tables, near: pd.DataFrame) -
         (table.c.customer_id, customers),
         (table.c.counterparty_id, counterparties),
     ):
-        for start in range(0, len(keys), 500):  # within any driver's number of parameters
-            select = sa.select(*columns).where(
-                column.in_(keys[start : start + 500]), table.c.origin != "exploration"
-            )
+        for some in _batches(keys):
+            select = sa.select(*columns).where(column.in_(some), table.c.origin != "exploration")
             parts.append(_frame(connection, select))
     if not parts:
         return pd.DataFrame(columns=[column.name for column in columns])
@@ -226,9 +225,12 @@ def alert_of_transaction(
 def write_verdicts(connection: Connection, run: Run, verdicts: pd.DataFrame) -> int:
     """Inserts verdicts; one said twice at one moment by one person is one."""
     table = run.tables.fraud_verdicts
+    column, verdicts = table.c.verdict_id, verdicts.drop_duplicates("verdict_id")
+    said: list[str] = []
+    for some in _batches(verdicts.verdict_id.tolist()):
+        said += connection.execute(sa.select(column).where(column.in_(some))).scalars()
     # The table refuses an id that it has, so that none replaces what was said.
-    said = list(connection.execute(sa.select(table.c.verdict_id)).scalars())
-    new = verdicts[~verdicts.verdict_id.isin(said)].drop_duplicates("verdict_id")
+    new = verdicts[~verdicts.verdict_id.isin(said)]
     return insert_new(connection, table, new)
 
 
@@ -341,8 +343,7 @@ def closed_steps(
     closed, alerts = tables.closed_days, tables.fraud_alerts
     wanted = sorted(set(days))
     parts: list[tuple[pd.DataFrame, pd.DataFrame]] = []
-    for start in range(0, max(len(wanted), 1), 500):  # within any driver's number of parameters
-        some = wanted[start : start + 500]
+    for some in _batches(wanted) or [[]]:
         cuts = sa.select(closed.c.day, closed.c.cut, closed.c.false_discovery_rate)
         steps = sa.select(alerts.c.day, alerts.c.p_value, alerts.c.q_value)
         parts.append(
@@ -448,11 +449,12 @@ def report_frames(connection: Connection, tables: Tables, since_day: Any) -> dic
 
 
 def _newest_drift(tables: Tables) -> sa.Select[Any]:
-    """What the newest run that looked at drift found."""
+    """What the newest scoring that looked at drift found; customers' drift is segmenter's."""
     drift, runs = tables.drift_metrics, tables.pipeline_runs
     newest = (
         sa.select(drift.c.run_id)
         .join(runs, runs.c.run_id == drift.c.run_id)
+        .where(runs.c.job == "fraudwatch.score")
         .order_by(runs.c.started_at.desc(), drift.c.run_id.desc())
         .limit(1)
         .scalar_subquery()
@@ -513,6 +515,10 @@ def _histogram(tables: Tables, since_day: Any, width: float = 0.25) -> sa.Select
         ((counted.c.at + 1) * width).label("high"),
         counted.c.count,
     ).order_by(counted.c.at)
+
+
+def _batches(keys: list[Any]) -> list[list[Any]]:
+    return [keys[start : start + MOST_KEYS] for start in range(0, len(keys), MOST_KEYS)]
 
 
 def _frame(connection: Connection, select: sa.Select[Any]) -> pd.DataFrame:

@@ -91,6 +91,8 @@ def _sheet(path: Path) -> list[dict[str, Any]]:
             f"{path} has the columns {', '.join(frame.columns)}; expected verdict, alert_id or "
             f"transaction_id, and of {', '.join(SHEET[3:])} what there is."
         )
+    if frame.empty:
+        raise ConfigurationError(f"{path} has no verdicts: no line stands below its header.")
     lines = frame.to_dict("records")
     return [
         {"line": f"{path.name}, line {at}: ", "source": "csv"}
@@ -150,7 +152,7 @@ def _about(run: Run, said: Mapping[str, Any]) -> tuple[str | None, Any, float | 
     if found is not None:
         return found
     clock = frames.micros(run.clock)
-    when = run.source.moment_of(str(key), clock)
+    when = run.source.moment_of(key, clock)
     rows = run.source.read(when, when + 1, clock).rows
     row = rows[rows.transaction_id == key]
     return None, key, float(row.amount.iloc[0]) if "amount" in row else None

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -79,13 +79,13 @@ def shared_out(
 
 
 def _blocks(slices: Sequence[Window], workers: int) -> list[Sequence[Window]]:
-    """Neighbours together, as many as there are workers, none empty but the first of no slices.
+    """Neighbours together, as many as there are workers, none empty; slices: at least one.
 
     What a worker computes of one slice serves its next, and only its first needs the days before.
     """
     size, more = divmod(len(slices), workers)
     ends = [at * size + min(at, more) for at in range(workers + 1)]
-    return [slices[a:b] for a, b in pairwise(ends) if b > a] or [slices]
+    return [slices[a:b] for a, b in pairwise(ends) if b > a]
 
 
 class _Worker:
@@ -98,12 +98,15 @@ class _Worker:
     def __enter__(self) -> _Worker:
         code = "from fraudwatch.workers import main; main()"
         self.process = subprocess.Popen(  # noqa: S603 - our own command
-            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
         )
         stdin, stdout = self.process.stdin, self.process.stdout
         assert stdin is not None and stdout is not None  # noqa: S101 - asked for above
-        stdin.write(json.dumps({**self.task.__dict__, "slices": self.slices}).encode())
-        stdin.close()
+        with suppress(BrokenPipeError), stdin:  # one that is gone already hands nothing over
+            stdin.write(json.dumps({**self.task.__dict__, "slices": self.slices}).encode())
         self.reading = threading.Thread(target=self._read, args=(stdout,), daemon=True)
         self.reading.start()
         return self
@@ -114,10 +117,13 @@ class _Worker:
         self.reading.join()
 
     def _read(self, stdout: IO[bytes]) -> None:
-        """Takes what comes, so that a worker never waits for the coordinator."""
+        """Takes what comes whole, so that a worker never waits for the coordinator."""
         with stdout:
             while len(head := stdout.read(LENGTH)) == LENGTH:
-                self.waiting.put(stdout.read(int.from_bytes(head)))
+                length = int.from_bytes(head)
+                if len(body := stdout.read(length)) < length:
+                    break
+                self.waiting.put(body)
         self.waiting.put(None)
 
     def parts(self) -> Iterator[Part]:
@@ -159,19 +165,29 @@ def _bytes(frame: pd.DataFrame) -> bytes:
 
 
 def main() -> None:
-    """Assesses the slices that standard input tells, and ends."""
-    told = json.load(sys.stdin)
-    slices = [(since, until) for since, until in told.pop("slices")]
+    """Assesses the slices that standard input tells, and ends; what stops it is told as well."""
     out = sys.stdout.buffer
     try:
+        told = json.load(sys.stdin)
+        slices = [(since, until) for since, until in told.pop("slices")]
         for part in _assessed(Task(**told), slices, os.environ):
             header = {"window": part.window, "rows_read": part.rows_read}
             _send(out, json.dumps(header).encode())
             for name in FRAMES:
                 _send(out, _bytes(getattr(part, name)))
-    except PeerwatchError as error:
-        failed = {"error": type(error).__name__, "said": str(error)}
-        _send(out, json.dumps(failed).encode())
+    except Exception as error:
+        _send(out, json.dumps(_failure(error)).encode())
+
+
+def _failure(error: Exception) -> dict[str, str]:
+    """What the coordinator raises. The text of an unforeseen error may hold values of rows."""
+    if isinstance(error, PeerwatchError):
+        return {"error": type(error).__name__, "said": str(error)}
+    said = (
+        f"An unforeseen {type(error).__name__} stopped a worker. What is written stays; to see "
+        "where, run it again with --debug and without --workers."
+    )
+    return {"error": PeerwatchError.__name__, "said": said}
 
 
 def _assessed(
@@ -189,6 +205,9 @@ def _assessed(
 
 
 def _send(out: IO[bytes], data: bytes) -> None:
-    out.write(len(data).to_bytes(LENGTH))
-    out.write(data)
-    out.flush()
+    try:
+        out.write(len(data).to_bytes(LENGTH))
+        out.write(data)
+        out.flush()
+    except BrokenPipeError:
+        os._exit(1)  # the coordinator is gone: nobody is left to be told

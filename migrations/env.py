@@ -16,6 +16,7 @@ from alembic import context
 from alembic.util import CommandError
 
 from shared import config, migrating, runs
+from shared.database import lock
 from shared.errors import PeerwatchError, SchemaError
 
 
@@ -38,7 +39,7 @@ def _by_hand(held: ExitStack) -> None:
     try:
         results = runs.results_of(config.load(path, os.environ))
         connection = held.enter_context(results.transaction())
-        migrating.lock(connection)
+        lock(connection, migrating.LOCK)
         if migrating.current(connection, results.target) is None:
             raise SchemaError("There are no result tables yet. Make them: peerwatch init --url URL")
     except PeerwatchError as error:

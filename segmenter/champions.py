@@ -37,25 +37,24 @@ class Model:
 
     @property
     def question(self) -> Any:
-        """What its fit was asked, see `refitting.Task`; None in older models."""
-        return self.stored.header.get("question")
+        """What its fit was asked, see `refitting.Task`."""
+        return self.stored.header["question"]
 
     @property
     def base(self) -> str | None:
         """The model that its fit began from; None where it began from nothing."""
-        name = self.stored.header.get("base")
-        return None if name is None else str(name)
+        name: str | None = self.stored.header["base"]
+        return name
 
     @property
     def footing(self) -> Mapping[str, Any]:
         """How the customers of its fit are spread, as `drift.footing` makes it."""
-        return dict(self.stored.header.get("footing", {}))
+        return dict(self.stored.header["footing"])
 
     @property
     def columns(self) -> list[str]:
         """The features that form its segments."""
-        names = [n for stratum in self.segmentation.strata for n in stratum.encoder.names]
-        return list(dict.fromkeys(names))
+        return self.segmentation.columns
 
     def frame(self, population: Population, as_of: int) -> pd.DataFrame:
         """The features of the population as this model sees them."""
@@ -98,9 +97,8 @@ def champion_of(run: Run) -> Model | None:
 def require_champion(run: Run, as_of: int) -> Model:
     champion = champion_of(run)
     if champion is None:
-        verb = run.job.replace("segmenter.", "segmenter ").replace("backfill.", "backfill ")
         raise ConfigurationError(
-            f"{verb} found no champion as of {frames.moment(as_of):%Y-%m-%d}. "
+            f"{run.command} found no champion as of {frames.moment(as_of):%Y-%m-%d}. "
             "Fit one first: peerwatch segmenter fit"
         )
     return champion

@@ -9,7 +9,7 @@ A feature that many customers have one value of is that value or not, and contin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -20,7 +20,6 @@ from shared.encoding import Column, Encoder, Feature
 CONTINUOUS, SEMICONTINUOUS, SHARE, TRIALS = "continuous", "semicontinuous", "share", "trials"
 DAYS = "purchase_days"  # what shares rest on
 MOST_DAYS = 20  # that a share rests on; customers differ by more than is counted beyond them
-PSEUDO_DAYS = 2.0  # by which an older model draws a share to that of all customers
 
 
 @dataclass(frozen=True)
@@ -28,14 +27,13 @@ class Columns:
     """Features in real units to the matrix of a density, (n, d), and back.
 
     encoder: a column per feature. kinds: what the density takes each for, of `layout.KINDS`.
-    floors: values below which a feature is taken for its floor. centers: of the shares that an
-    older model holds as continuous. Where there are shares, the days they rest on come last.
+    floors: values below which a feature is taken for its floor. Where there are shares, the days
+    they rest on come last.
     """
 
     encoder: Encoder
     kinds: Mapping[str, str]
-    floors: Mapping[str, float] = field(default_factory=dict)
-    centers: Mapping[str, float] = field(default_factory=dict)
+    floors: Mapping[str, float]
 
     @classmethod
     def fit(
@@ -79,7 +77,7 @@ class Columns:
         self, frame: pd.DataFrame, generator: np.random.Generator | None = None
     ) -> np.ndarray:
         """(n, d) cells, NaN where missing; with a generator counts are spread, for a fit."""
-        plain = self.drawn(frame)
+        plain = self.floored(frame)
         if generator is not None:
             counts = [c.name for c in self.encoder.columns if c.kind == "count"]
             plain = dequantised(plain, counts, generator)
@@ -91,19 +89,6 @@ class Columns:
         for place in shares:
             matrix[:, place] = np.floor(matrix[:, place] * days + 0.5) / days
         return np.column_stack([matrix, days])
-
-    def drawn(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """The frame with its floors, and with the shares of an older model drawn to their centers.
-
-        (share × days + center × PSEUDO_DAYS) / (days + PSEUDO_DAYS), the posterior mean of a beta
-        prior: zero of two purchases is less extreme than zero of fifty.
-        """
-        days = frame[DAYS]
-        shares = {
-            name: (frame[name] * days + center * PSEUDO_DAYS) / (days + PSEUDO_DAYS)
-            for name, center in self.centers.items()
-        }
-        return self.floored(frame).assign(**shares)
 
     def floored(self, frame: pd.DataFrame) -> pd.DataFrame:
         floors = {name: frame[name].clip(lower=floor) for name, floor in self.floors.items()}
@@ -118,15 +103,11 @@ class Columns:
             "encoder": self.encoder.to_json(),
             "kinds": dict(self.kinds),
             "floors": dict(self.floors),
-            "centers": dict(self.centers),
         }
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Also of an older model, all of whose columns are continuous."""
-        encoder = Encoder.from_json(document["encoder"])
-        kinds = document.get("kinds") or dict.fromkeys(encoder.names, CONTINUOUS)
-        return cls(encoder, kinds, document.get("floors", {}), document["centers"])
+        return cls(Encoder.from_json(document["encoder"]), document["kinds"], document["floors"])
 
 
 def dequantised(

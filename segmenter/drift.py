@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import chi2, norm
 
+from shared.reports import DRIFT
+
 CELLS = 10  # of a numeric feature, by quantiles of the fit
 LEVELS = 20  # of a category; rarer ones share a cell
 PSI_LIMIT = 0.25  # credit scoring's "major shift" (Siddiqi 2006): of a Gaussian, half a deviation
@@ -24,7 +26,6 @@ FALSE_DRIFT = 0.01  # of the scorings of a steady population may name any featur
 LOWEST = 0.01  # quantile of the fit below which a log-likelihood counts as that: a few strays
 LOG_LIKELIHOOD = "log_likelihood"
 PSI, FALL = "population stability index", "fall of the mean in nats"
-COLUMNS = ("feature", "statistic", "value", "threshold", "drifted")
 CHALLENGER_DAYS = 28  # while a drift lasts, one fit a month tries to follow it
 
 
@@ -80,14 +81,14 @@ def _counts(values: pd.Series, cells: Mapping[str, Any]) -> np.ndarray:
 def measured(
     fitted: Mapping[str, Any], frame: pd.DataFrame, log_density: np.ndarray
 ) -> pd.DataFrame:
-    """One row per feature and one for the log-likelihood, with the COLUMNS.
+    """One row per feature and one for the log-likelihood, with the columns DRIFT.
 
     fitted: the `footing` of the model; empty for a model without one. frame and log_density: the
     customers as of the scoring, as in `footing`. A value above its threshold is a drift.
     """
     bought = np.isfinite(log_density)
     if not fitted or not bought.any():
-        return pd.DataFrame(columns=COLUMNS)
+        return pd.DataFrame(columns=DRIFT)
     alpha = FALSE_DRIFT / (len(fitted["features"]) + 1)  # Bonferroni over the rows
     rows = [
         (name, PSI, *_stability(np.array(spread["counts"]), _counts(frame[name][bought], spread),
@@ -95,7 +96,7 @@ def measured(
         for name, spread in fitted["features"].items()
     ]  # fmt: skip
     rows.append((LOG_LIKELIHOOD, FALL, *_fall(fitted, log_density[bought], alpha)))
-    found = pd.DataFrame(rows, columns=COLUMNS[:-1])
+    found = pd.DataFrame(rows, columns=DRIFT[:-1])
     return found.assign(drifted=found.value > found.threshold)
 
 

@@ -12,22 +12,24 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from segmenter import features
+from segmenter.publishing import BASIS
+
 CONFIDENCE = 0.95  # of every interval
 RESAMPLES = 400  # of the customers
-RFM_SCORES = ["rfm_recency", "rfm_frequency", "rfm_monetary"]
 SEGMENTS, K_MEANS, RFM = "segments", "k-means on log RFM", "RFM 5x5x5"
 
 
-def rank_eta_squared(outcome: ArrayLike, group: ArrayLike) -> float:
-    """The share of the variance of the outcome's ranks between the groups, 0 to 1.
-
-    outcome and group: (n,). Equal outcomes share their mean rank; NaN where all are equal.
-    """
-    ranks = pd.Series(np.asarray(outcome, dtype=np.float64)).rank().to_numpy()
-    return _between(ranks, pd.factorize(np.asarray(group))[0])
+def _ranks(outcome: ArrayLike) -> np.ndarray:
+    """(n,) equal outcomes share their mean rank."""
+    return np.asarray(pd.Series(np.asarray(outcome, dtype=np.float64)).rank())
 
 
 def _between(ranks: np.ndarray, codes: np.ndarray) -> float:
+    """The share of the variance of the ranks between the groups, 0 to 1; NaN where all are equal.
+
+    ranks and codes: (n,), groups being numbered from 0.
+    """
     centred = ranks - ranks.mean()
     total = float(centred @ centred)
     sizes = np.bincount(codes)
@@ -48,7 +50,7 @@ def foresight(
     codes = [pd.factorize(np.asarray(groupings[name]))[0] for name in names]
     rows: list[dict[str, object]] = []
     for outcome, values in outcomes.items():
-        ranks = pd.Series(np.asarray(values, dtype=np.float64)).rank().to_numpy()
+        ranks = _ranks(values)
         point = np.array([_between(ranks, code) for code in codes])
         drawn = _resampled(ranks, codes, np.random.default_rng(seed))
         for at, name in enumerate(names):
@@ -93,8 +95,7 @@ def k_means(frame: pd.DataFrame, groups: int, seed: int) -> np.ndarray:
     """
     from sklearn.cluster import KMeans
 
-    columns = ["recency_days", "purchase_days", "net_amount"]
-    known = frame[columns].astype(np.float64).dropna(axis="columns", how="all")
+    known = frame[list(BASIS)].astype(np.float64).dropna(axis="columns", how="all")
     logs = np.log1p(known.fillna(0.0).clip(lower=0.0).to_numpy())
     spread = logs.std(axis=0)
     scaled = (logs - logs.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
@@ -108,7 +109,7 @@ def rfm_groups(frame: pd.DataFrame, groups: int) -> np.ndarray:
     Cells of one sum go by recency, frequency, amount; a cell is never divided, so that there may
     be fewer groups. A missing score counts as none.
     """
-    scores = frame[RFM_SCORES].fillna(0).to_numpy(dtype=np.int64)
+    scores = frame[list(features.RFM)].fillna(0).to_numpy(dtype=np.int64)
     order = scores.sum(axis=1) * 1000 + scores @ np.array([100, 10, 1])
     place = pd.Series(order).rank(pct=True, method="max").to_numpy()
     return np.ceil(place * groups - 1e-9).astype(np.int64)

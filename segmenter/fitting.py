@@ -19,9 +19,9 @@ from segmenter.champions import (
     require_same_champion,
 )
 from segmenter.lineage import Match
-from segmenter.population import Population
+from segmenter.population import Population, quarantined
 from segmenter.refitting import Fitted, Previous, Task, refitted
-from shared import accounts, frames, registry, runs
+from shared import frames, registry, runs
 from shared.accounts import days_before, until_or_newest
 from shared.errors import ConfigurationError
 from shared.jobs import Outcome, Request
@@ -141,7 +141,7 @@ def registered(
         name = candidate.name
         if candidate.new and candidate.gate["passed"]:
             registry.promote(connection, run.tables, name, by=registry.AUTOMATIC, now=run.clock)
-        status = registry.load(connection, run.tables, name).status
+        status = registry.card(connection, run.tables, name)["status"]
         written = sum(one.new for one in (candidate, beside) if one is not None)
         _books(connection, run, population, window, written)
         return candidate, beside, status, written
@@ -155,21 +155,14 @@ def _books(
     connection: Any, run: Run, population: Population, window: Window, rows_written: int
 ) -> None:
     """Quarantine and ledger row of what was read."""
-    inspection = population.inspection
-    refused = frames.gather([inspection.refused, inspection.undated])
-    refused = accounts.less_published(connection, run, refused)
-    quarantined = accounts.quarantine(
+    runs.record_batch(
         connection,
         run,
-        refused,
-        population.passed,
-        (window.read_from, window.until),
-        undated=True,
+        window=window.moments,
+        rows_read=population.inspection.rows_read,
+        rows_written=rows_written,
+        rows_quarantined=quarantined(connection, run, population, (window.read_from, window.until)),
     )
-    runs.record_batch(
-        connection, run, window=window.moments, rows_read=inspection.rows_read,
-        rows_written=rows_written, rows_quarantined=quarantined,
-    )  # fmt: skip
 
 
 def _candidate(
@@ -199,17 +192,15 @@ def _stored(
 ) -> tuple[str, bool]:
     """The model's id and whether it is new. The ids of its segments are not part of what it is,
     so that the same fit twice is one model."""
-    columns = [n for stratum in fitted.segmentation.strata for n in stratum.encoder.names]
     header = {
         **fitted.segmentation.header(),
         "lookback": window.until - window.since,
         "question": fitted.task.question,
         "base": fitted.task.base,
         "footing": drift.footing(
-            fitted.task.frame, list(dict.fromkeys(columns)), fitted.scores.log_density
+            fitted.task.frame, fitted.segmentation.columns, fitted.scores.log_density
         ),
     }
-    plain = {k: v for k, v in fitted.diagnostics.items() if isinstance(v, int | float)}
     return registry.store(
         connection,
         run.tables,
@@ -219,7 +210,7 @@ def _stored(
         now=run.clock,
         window=window.moments,
         rows=fitted.diagnostics["customers"],
-        metrics={**plain, IDS: list(matched.ids)},
+        metrics={**figures(fitted.diagnostics), IDS: list(matched.ids)},
         card=_card(run, window, fitted),
     )
 

@@ -32,7 +32,6 @@ class Match:
     kept: tuple[int, ...]
     new: tuple[int, ...]
     retired: tuple[int, ...]
-    next_id: int
     links: pd.DataFrame
 
 
@@ -43,7 +42,7 @@ def match(previous: pd.DataFrame, current: pd.DataFrame, next_id: int) -> Match:
     current: those under the new model, the columns in the order of its positions. Only customers
     whom both assign count. Pairs are chosen together so that intersection over union, summed, is
     largest (Hungarian method); a pair under MIN_OVERLAP is no heir. New ids count up from
-    next_id, which the caller stores, so that a retired id never returns.
+    next_id, which is above every id ever given, so that a retired id never returns.
     """
     old, new = shared(previous, current)
     names = [int(i) for i in previous.columns]
@@ -61,7 +60,6 @@ def match(previous: pd.DataFrame, current: pd.DataFrame, next_id: int) -> Match:
         kept=tuple(name for name in names if name in ids),
         new=tuple(i for i in ids if i not in names),
         retired=tuple(name for name in names if name not in ids),
-        next_id=following,
         links=linked(mass, names, ids),
     )
 

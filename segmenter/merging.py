@@ -30,15 +30,12 @@ def merge(
     maximum: int | None = None,
     min_share: float = 0.0,
     overlap: float = MERGE_OVERLAP,
-    max_share: float = 1.0,
 ) -> tuple[list[tuple[int, ...]], list[Merge]]:
     """Groups of components, and the joins that led to them, in order.
 
     log_terms: (n, K) log of weight times density. Pairs that overlap by more than `overlap` are
     joined first, then the closest ones while there are more than `maximum`, then groups that
-    hold less than `min_share` of the rows; never below `minimum` groups. Overlap joins no groups
-    that would hold more than `max_share` together: where customers form one continuum all parts
-    overlap, and a single segment of everybody would tell nobody anything.
+    hold less than `min_share` of the rows; never below `minimum` groups.
     """
     groups: list[tuple[int, ...]] = [(k,) for k in range(log_terms.shape[1])]
     merges: list[Merge] = []
@@ -46,7 +43,7 @@ def merge(
     while len(groups) > minimum:
         grouped = group_terms(log_terms, groups)
         mistaken = misclassification(grouped)
-        reason, pair = _next_pair(grouped, mistaken, maximum, min_share, overlap, max_share)
+        reason, pair = _next_pair(grouped, mistaken, maximum, min_share, overlap)
         if not reason:
             break
         i, j = sorted(pair)
@@ -83,16 +80,14 @@ def _next_pair(
     maximum: int,
     min_share: float,
     overlap: float,
-    max_share: float,
 ) -> tuple[str, tuple[int, int]]:
     """The reason and the pair of the next join; no reason where none is due."""
-    shares = posteriors(grouped).mean(axis=0)
-    joinable = np.where(np.add.outer(shares, shares) <= max_share + 1e-9, mistaken, 0.0)
-    if joinable.max() > overlap:
-        return "overlap", _largest(joinable)
+    if mistaken.max() > overlap:
+        return "overlap", _largest(mistaken)
     nearness = _nearness(grouped)
     if grouped.shape[1] > maximum:
         return "number", _largest(nearness)
+    shares = posteriors(grouped).mean(axis=0)
     smallest = int(shares.argmin())
     if shares[smallest] < min_share:
         return "share", (smallest, int(nearness[smallest].argmax()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -99,6 +100,17 @@ def read(run: Run, since: int, as_of: int) -> Population:
         unnamed=unnamed,
         timezone=run.source.settings.timezone,
     )
+
+
+def quarantined(connection: Any, run: Run, people: Population, window: tuple[int, int]) -> int:
+    """Brings the quarantine to what was found in the window that was read; how many rows are new.
+
+    window: microseconds.
+    """
+    inspection = people.inspection
+    refused = frames.gather([inspection.refused, inspection.undated])
+    refused = accounts.less_published(connection, run, refused)
+    return accounts.quarantine(connection, run, refused, people.passed, window, undated=True)
 
 
 def _needed(rows: pd.DataFrame) -> pd.DataFrame:

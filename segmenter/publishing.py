@@ -85,15 +85,14 @@ def publish(
     Where nothing is stable, what is least unstable; where a person named the number, that many.
     """
     terms = part_terms(mixture, matrix)
-    groups, merges = _natural(terms, task)
     seen: list[Published] = []
-    for looked_at in _candidates(mixture, matrix, plain, task, (groups, merges)):
+    for looked_at in _candidates(mixture, matrix, plain, terms, task):
         seen.append(replace(looked_at, tried=[]))
         if looked_at.agreement >= STABLE:
             break
     best = max(seen, key=lambda one: (one.agreement >= STABLE, one.agreement), default=None)
     if best is None or (best.agreement < STABLE and task.cells == 1 and not task.wanted):
-        return replace(_everybody(mixture, matrix, task), tried=_told(seen))
+        return replace(_everybody(terms, task), tried=_told(seen))
     return replace(best, tried=_told(seen))
 
 
@@ -106,55 +105,57 @@ def part_terms(mixture: SegmentMixture, matrix: np.ndarray) -> np.ndarray:
     return mixture.log_terms(matrix)[:, : mixture.n_components_]
 
 
-def _natural(terms: np.ndarray, task: Task) -> tuple[list[tuple[int, ...]], list[Merge]]:
-    """The groups into which the parts fall, or one of all where they are a continuum."""
+def _natural(terms: np.ndarray, task: Task) -> int:
+    """The number of groups into which the parts fall; one where they are a continuum."""
     overlap = MERGE_OVERLAP if len(terms) >= MERGE_ROWS else np.inf
     apart, _ = merge(terms, overlap=overlap)
     shares = posteriors(group_terms(terms, apart)).mean(axis=0)
     if any(len(g) > 1 and s > MAX_JOINED_SHARE for g, s in zip(apart, shares, strict=True)):
-        return merge(terms, maximum=1, overlap=np.inf)
-    return merge(terms, overlap=overlap, min_share=task.least, maximum=task.limit)
+        return 1
+    groups, _ = merge(terms, overlap=overlap, min_share=task.least, maximum=task.limit)
+    return len(groups)
 
 
 def _candidates(
     mixture: SegmentMixture,
     matrix: np.ndarray,
     plain: np.ndarray,
+    terms: np.ndarray,
     task: Task,
-    natural: tuple[list[tuple[int, ...]], list[Merge]],
 ) -> Iterator[Published]:
     """From fine to coarse: groups of parts where there are some, then cuts."""
-    if task.wanted == 1 or (task.cells == 1 and len(natural[0]) == 1 and not task.wanted):
+    natural = _natural(terms, task)
+    if task.wanted == 1 or (task.cells == 1 and natural == 1 and not task.wanted):
         return
-    if len(natural[0]) > 1 or task.wanted:
-        yield from _of_parts(mixture, matrix, task, natural)
+    if natural > 1 or task.wanted:
+        numbers = [task.wanted] if task.wanted else range(natural, 1, -1)
+        yield from _of_parts(mixture, matrix, terms, task, numbers)
     yield from _of_cuts(plain, task)
 
 
-def _everybody(mixture: SegmentMixture, matrix: np.ndarray, task: Task) -> Published:
-    groups, merges = merge(part_terms(mixture, matrix), maximum=1, overlap=np.inf)
-    same = np.zeros(len(_sample(len(matrix), task)), dtype=int)
+def _everybody(terms: np.ndarray, task: Task) -> Published:
+    groups, merges = merge(terms, maximum=1, overlap=np.inf)
+    same = np.zeros(len(_sample(len(terms), task)), dtype=int)
     return Published(groups, None, merges, [(same, same)] * SPLITS, 1.0, [])
 
 
 def _of_parts(
     mixture: SegmentMixture,
     matrix: np.ndarray,
+    terms: np.ndarray,
     task: Task,
-    natural: tuple[list[tuple[int, ...]], list[Merge]],
+    numbers: Sequence[int],
 ) -> Iterator[Published]:
-    terms = part_terms(mixture, matrix)
+    """Groups of the parts, of each number; the first is the largest."""
     overlap = MERGE_OVERLAP if len(terms) >= MERGE_ROWS and not task.wanted else np.inf
     rows = _sample(len(matrix), task)
-    least = task.wanted or len(natural[0])
-    if least > mixture.n_components_:
+    if numbers[0] > mixture.n_components_:
         return
-
     try:
-        again = _parts_again(mixture, matrix[rows], least, task.seed)
+        again = _parts_again(mixture, matrix[rows], numbers[0], task.seed)
     except SingularFitError:
         return  # nothing describes samples of these rows: parts are no segments that last
-    for number in [task.wanted] if task.wanted else range(len(natural[0]), 1, -1):
+    for number in numbers:
         groups, merges = merge(terms, minimum=number, maximum=number, overlap=overlap)
         pairs = [(_grouped(a, number, overlap), _grouped(b, number, overlap)) for a, b in again]
         yield Published(groups, None, merges, pairs, agreement(pairs, _apart(rows, task)), [])

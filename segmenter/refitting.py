@@ -18,7 +18,7 @@ import pandas as pd
 from segmenter import decisions, lineage
 from segmenter.em import SingularFitError
 from segmenter.lineage import Match
-from shared.encoding import SHARE_EDGE, Feature
+from shared.encoding import Feature
 from shared.errors import DataQualityError
 
 if TYPE_CHECKING:
@@ -209,26 +209,18 @@ def log_likelihood(stratum: Stratum, frame: pd.DataFrame, names: Collection[str]
     """(n,) nats of the named columns, on a measure that all strata with these columns share.
 
     A density of encoded columns depends on how they were encoded. What is added is the log of the
-    encoding's derivative as far as two encoders of one column differ: their scales and, of
-    shares, the centers towards which these are smoothed.
+    encoding's derivative as far as two encoders of one column differ: their scales.
     """
     matrix = stratum.matrix(frame)
     others = [i for i, name in enumerate(stratum.columns.names) if name not in names]
     matrix[:, others] = np.nan
     density = stratum.mixture.score_samples(matrix) + np.log(stratum.share)
-    return density + _log_derivative(stratum, frame, matrix)
+    return density + _log_derivative(stratum, matrix)
 
 
-def _log_derivative(stratum: Stratum, frame: pd.DataFrame, matrix: np.ndarray) -> np.ndarray:
+def _log_derivative(stratum: Stratum, matrix: np.ndarray) -> np.ndarray:
     """(n,) over the continuous cells that are there; other cells have probabilities."""
-    drawn, total = stratum.columns.drawn(frame), np.zeros(len(frame))
     layout = stratum.mixture.layout_
-    cells = layout.continuous_part(matrix)
-    for place, number in enumerate(layout.continuous):
-        column = stratum.encoder.columns[number]
-        slope = np.full(len(frame), -np.log(column.scale))
-        if column.name in stratum.columns.centers:
-            share = drawn[column.name].clip(SHARE_EDGE, 1 - SHARE_EDGE).to_numpy(np.float64)
-            slope -= np.log(share * (1 - share))
-        total += np.where(np.isnan(cells[:, place]), 0.0, slope)
-    return total
+    there = ~np.isnan(layout.continuous_part(matrix))
+    scales = [stratum.encoder.columns[number].scale for number in layout.continuous]
+    return np.asarray(-(there @ np.log(scales)))

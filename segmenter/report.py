@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from segmenter.explanations import rfm_reading
+from segmenter.explanations import PROFILE, rfm_reading
 from segmenter.features import RFM
+from segmenter.publishing import STABLE
 from shared import charts
 from shared.reports import (
     DRIFT,
@@ -52,10 +53,6 @@ MOST_CURVES = 8  # families per figure, the best; more lines cannot be told apar
 SMALL_EFFECT = 0.2  # standard deviations; less is not worth a line (Cohen 1988)
 
 _SEGMENTS = ("segment_id", "name", "description", "customer_count", "share")
-_PROFILES = (
-    "segment_id", "feature", "unit", "mean", "median", "p10", "p90", "population_median",
-    "effect_size", "index_100",
-)  # fmt: skip
 _STRATA = {
     "all": "All customers",
     "single": "Customers with one purchase day",
@@ -147,7 +144,7 @@ def _view(frames: Mapping[str, pd.DataFrame]) -> _View:
         share=segments.share.astype(float),
     )
     segments = segments.sort_values(["customer_count", "segment_id"], ascending=[False, True])
-    profiles = frame_of(frames, "profiles", _PROFILES)
+    profiles = frame_of(frames, "profiles", PROFILE)
     profiles = profiles[~profiles.feature.isin(RFM)]  # these stand on the cards
     numbers = ["mean", "median", "population_median", "effect_size", "index_100"]
     profiles = profiles.assign(**{name: profiles[name].astype(float) for name in numbers})
@@ -441,11 +438,13 @@ def _published(view: _View) -> list[Note]:
 
 
 def _agreement(index: float) -> str:
-    """How far fits on other customers find the same segments."""
-    said = f" Fits on halves of these customers agree to {number(index, 2)} of 1 (adjusted Rand"
-    if index >= 0.8:
-        return f"{said} index); segments count as stable from 0.8 on."
-    return f"{said} index), below 0.8: who stands near a border could as well stand beyond it."
+    """How far fits on samples of the customers find the same segments."""
+    said = f" Fits on samples of these customers agree to {number(index, 2)} of 1 (adjusted Rand"
+    if index >= STABLE:
+        return f"{said} index); segments count as stable from {STABLE:g} on."
+    return (
+        f"{said} index), below {STABLE:g}: who stands near a border could as well stand beyond it."
+    )
 
 
 def _criterion(rows: pd.DataFrame, stratum: str) -> Figure:

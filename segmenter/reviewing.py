@@ -12,6 +12,7 @@ import pandas as pd
 from segmenter import decisions, evaluation, features, picture, report, store
 from segmenter.champions import Model, assigned, require_champion, require_columns
 from segmenter.population import Population, read
+from segmenter.publishing import BASIS
 from shared import accounts, frames, registry, reports
 from shared.encoding import Feature
 from shared.errors import DataQualityError
@@ -255,7 +256,7 @@ def _per_segment(frame: pd.DataFrame, decided: pd.DataFrame, names: pd.DataFrame
     known = decided.iloc[: len(frame)].reset_index(drop=True)
     known = known.assign(
         certain=(known.probability >= CERTAIN).astype(float),
-        **frame[["recency_days", "purchase_days", "net_amount"]].reset_index(drop=True),
+        **frame[list(BASIS)].reset_index(drop=True),
     )
     grouped = known[known.segment_id.notna()].groupby("segment_id")
     table = pd.DataFrame(
@@ -265,9 +266,7 @@ def _per_segment(frame: pd.DataFrame, decided: pd.DataFrame, names: pd.DataFrame
             "probability": grouped.probability.mean(),
             "certain": grouped.certain.mean(),
             "log_likelihood": grouped.log_likelihood.mean(),
-            "recency_days": grouped.recency_days.median(),
-            "purchase_days": grouped.purchase_days.median(),
-            "net_amount": grouped.net_amount.median(),
+            **{name: grouped[name].median() for name in BASIS},
         }
     ).reset_index()
     table = table.assign(segment_id=table.segment_id.astype("int64"))

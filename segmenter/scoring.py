@@ -87,7 +87,7 @@ def counted(run: Run, model: Model, people: Population, looked: Looked) -> Outco
     with run.results.transaction() as connection:
         current = store.current_segments(connection, run.tables, frames.moment(looked.as_of))
     decided = looked.assigned(model.ids, current)
-    return _outcome(run, model, people, looked, decided, None)
+    return _outcome(model, people, looked, decided, _drift(model, looked), None)
 
 
 def written(run: Run, model: Model, people: Population, looked: Looked) -> Outcome:
@@ -108,11 +108,11 @@ def written(run: Run, model: Model, people: Population, looked: Looked) -> Outco
         store.rename(connection, run.tables, model.name, run.settings(KIND).names)
         store.write_drift(connection, run, metrics)
         newest_fit = store.newest_fit(connection, run.tables, KIND)
-        _books(connection, run, model, people, looked.as_of, opened)
+        _books(connection, run, people, (looked.as_of - model.lookback, looked.as_of), opened)
         return decided, opened, newest_fit
 
     decided, opened, newest_fit = runs.unit(run, KIND, work)
-    outcome = _outcome(run, model, people, looked, decided, opened)
+    outcome = _outcome(model, people, looked, decided, metrics, opened)
     due = bool(drift.drifted(metrics)) and drift.challenger_due(newest_fit, as_of)
     return replace(
         outcome, then=(f"{KIND}.fit",) if due and run.settings(KIND).refit_on_drift else ()
@@ -124,38 +124,31 @@ def _drift(model: Model, looked: Looked) -> pd.DataFrame:
 
 
 def _books(
-    connection: Any, run: Run, model: Model, people: Population, until: int, rows_written: int
+    connection: Any, run: Run, people: Population, window: tuple[int, int], rows_written: int
 ) -> None:
-    """Quarantine and ledger row of what was read."""
-    inspection = people.inspection
-    refused = frames.gather([inspection.refused, inspection.undated])
-    refused = accounts.less_published(connection, run, refused)
-    window = (until - model.lookback, until)
-    quarantined = accounts.quarantine(connection, run, refused, people.passed, window, undated=True)
+    """Quarantine and ledger row of what was read; window: microseconds."""
     runs.record_batch(
         connection,
         run,
         window=(frames.moment(window[0]), frames.moment(window[1])),
-        rows_read=inspection.rows_read,
+        rows_read=people.inspection.rows_read,
         rows_written=rows_written,
-        rows_quarantined=quarantined,
+        rows_quarantined=population.quarantined(connection, run, people, window),
     )
-    runs.write_settings(connection, run.tables, {"model.segmenter": model.name})
 
 
 def _outcome(
-    run: Run,
     model: Model,
     people: Population,
     looked: Looked,
     decided: pd.DataFrame,
+    metrics: pd.DataFrame,
     opened: int | None,
 ) -> Outcome:
     """What a scoring tells; `opened` is None where nothing was written."""
     states = decided.state.value_counts()
     counts = {state: int(states.get(state, 0)) for state in decisions.STATES}
     sizes = decided.segment_id.value_counts().reindex(list(model.ids), fill_value=0)
-    metrics = _drift(model, looked)
     verb = "would have scored" if opened is None else "scored"
     changes = "" if opened is None else f"; {opened} changed"
     told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
@@ -215,6 +208,7 @@ def rebuilt(run: Run, request: Request, model: Model, moments: list[int]) -> Out
     before = [moment for moment in moments if moment < int(first.valid_from.max())]
     if not before:
         return Outcome("nothing to rebuild: every customer's history begins earlier", {"rows": 0})
+    window = before[0] - model.lookback, before[-1]
     people = read(run, model, before[0], before[-1])
     every = in_order(model.ids, (look(model, people, as_of) for as_of in before))
 
@@ -223,7 +217,7 @@ def rebuilt(run: Run, request: Request, model: Model, moments: list[int]) -> Out
         history = decisions.history(every, store.first_periods(connection, run.tables))
         if not request.dry_run:
             store.write_history(connection, run, history, model.name)
-            _books(connection, run, model, people, before[-1], len(history))
+            _books(connection, run, people, window, len(history))
         return history
 
     history = runs.unit(run, KIND, work)
@@ -236,7 +230,7 @@ def rebuilt(run: Run, request: Request, model: Model, moments: list[int]) -> Out
         rows_read=people.inspection.rows_read,
         rows_written=0 if request.dry_run else len(history),
         rows_quarantined=people.inspection.rows_refused,
-        window_from=frames.moment(before[0] - model.lookback),
-        window_to=frames.moment(before[-1]),
+        window_from=frames.moment(window[0]),
+        window_to=frames.moment(window[1]),
         model_version_id=model.name,
     )

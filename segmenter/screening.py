@@ -26,7 +26,7 @@ REST_SHARE = 0.05  # of the customers off a spike, at least; fewer say little ab
 MISSING_SHARE = 0.30  # a density that integrates missing cells out was tested up to here
 RHYTHM = {"recency_days": 7.0}  # below a week it tells the weekday of the moment, not customers
 COLLINEAR_R2 = 0.999  # of a column on those before it
-FAR_SHARE = 0.03  # of the rows; strays are few
+MOST_FAR = 0.03  # of the customers that one column may leave out; more are its tail
 
 
 @dataclass
@@ -141,4 +141,4 @@ def _regression(matrix: np.ndarray) -> tuple[float, np.ndarray]:
 
 def far_rows(matrix: np.ndarray) -> np.ndarray:
     """Rows (n,) of cells (n, d), NaN where missing, that lie beyond the fences of some column."""
-    return ~within(matrix, fences(matrix, FAR_SHARE))
+    return ~within(matrix, fences(matrix, MOST_FAR))

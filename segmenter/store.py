@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 
 from segmenter.features import FEATURES, RESERVED
 from shared import frames
-from shared.database import insert_new, staged, upsert
+from shared.database import COUNTED, insert_new, staged, upsert
 from shared.runs import Run
 from shared.tables import Tables
 
@@ -41,18 +41,18 @@ def segments(connection: Connection, tables: Tables, model_version_id: str) -> p
 
 def write_segments(
     connection: Connection, run: Run, segments: pd.DataFrame, profiles: pd.DataFrame
-) -> int:
+) -> None:
     """The segments of a new model with their profiles."""
     insert_new(connection, run.tables.segment_profiles, profiles)
-    return insert_new(connection, run.tables.segments, segments)
+    insert_new(connection, run.tables.segments, segments)
 
 
 def write_lineage(
     connection: Connection, run: Run, links: pd.DataFrame, champion: str, model: str
-) -> int:
+) -> None:
     """What became of the champion's segments in a new model, as `lineage.linked` tells it."""
     rows = links.assign(from_model_version_id=champion, to_model_version_id=model)
-    return insert_new(connection, run.tables.segment_lineage, rows)
+    insert_new(connection, run.tables.segment_lineage, rows)
 
 
 def rename(
@@ -192,7 +192,7 @@ def _open(connection: Connection, run: Run, stage: sa.Table, as_of: datetime, mo
     ).where(~there.correlate(stage).exists())  # fmt: skip
     names = [*PERIOD, "valid_from", "last_scored_at", "model_version_id", "run_id"]
     statement = sa.insert(periods).from_select(names, new)
-    return connection.execute(statement, execution_options={"preserve_rowcount": True}).rowcount
+    return connection.execute(statement, execution_options=COUNTED).rowcount
 
 
 # --- history ------------------------------------------------------------------------------------
@@ -222,31 +222,31 @@ def first_periods(connection: Connection, tables: Tables) -> pd.DataFrame:
     )
 
 
-def write_history(connection: Connection, run: Run, history: pd.DataFrame, model: str) -> int:
-    """Periods before each customer's first, as `decisions.history` makes them; how many rows.
+def write_history(connection: Connection, run: Run, history: pd.DataFrame, model: str) -> None:
+    """Periods before each customer's first, as `decisions.history` makes them.
 
     One that goes on in the first period is not a period of its own: the first begins earlier.
     """
     table = run.tables.customer_segments
     columns = [table.c[name] for name in ("customer_id", "valid_from", "valid_to")]
     with staged(connection, columns, history[history.goes_on]) as stage:
-        moved = connection.execute(
+        connection.execute(
             sa.update(table)
             .where(
                 table.c.customer_id == stage.c.customer_id,
                 table.c.valid_from == stage.c.valid_to,
             )
             .values(valid_from=stage.c.valid_from)
-        ).rowcount
+        )
     apart = history[~history.goes_on].drop(columns="goes_on")
     rows = apart.assign(model_version_id=model, run_id=run.run_id)
-    return moved + insert_new(connection, table, rows)
+    insert_new(connection, table, rows)
 
 
 # --- features -----------------------------------------------------------------------------------
 
 
-def write_features(connection: Connection, run: Run, frame: pd.DataFrame, as_of: datetime) -> int:
+def write_features(connection: Connection, run: Run, frame: pd.DataFrame, as_of: datetime) -> None:
     """One wide row per customer of the frame; customers who are no longer there are removed.
 
     Columns that the table lacks are added first; those that the frame lacks become null.
@@ -255,9 +255,8 @@ def write_features(connection: Connection, run: Run, frame: pd.DataFrame, as_of:
     table = _wide_table(connection, run, [name for name in frame if name not in RESERVED], texts)
     dated = frame.assign(as_of=pd.Timestamp(as_of))
     lacking = {column.name: None for column in table.columns if column.name not in dated}
-    written = upsert(connection, table, dated.assign(**lacking))
+    upsert(connection, table, dated.assign(**lacking))
     connection.execute(sa.delete(table).where(table.c.as_of != as_of))
-    return written
 
 
 def _wide_table(
@@ -297,9 +296,9 @@ def feature_table(connection: Connection, tables: Tables) -> sa.Table:
 # --- drift --------------------------------------------------------------------------------------
 
 
-def write_drift(connection: Connection, run: Run, metrics: pd.DataFrame) -> int:
+def write_drift(connection: Connection, run: Run, metrics: pd.DataFrame) -> None:
     """How far the customers of a scoring are from those of the fit, one row per feature."""
-    return upsert(connection, run.tables.drift_metrics, metrics.assign(run_id=run.run_id))
+    upsert(connection, run.tables.drift_metrics, metrics.assign(run_id=run.run_id))
 
 
 def drift_of(connection: Connection, tables: Tables, run_id: str | None) -> pd.DataFrame:
@@ -311,7 +310,7 @@ def drift_of(connection: Connection, tables: Tables, run_id: str | None) -> pd.D
 def newest_fit(connection: Connection, tables: Tables, kind: str) -> datetime:
     """The end of the newest training window of a kind, whether the model leads or not."""
     table = tables.model_versions
-    newest = sa.func.max(table.c.trained_to, type_=table.c.trained_to.type)
+    newest = sa.func.max(table.c.trained_to)
     found: datetime = connection.execute(sa.select(newest).where(table.c.kind == kind)).scalar_one()
     return found
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ from segmenter.cuts import Cut
 from segmenter.merging import group_terms, posteriors
 from segmenter.model import SegmentMixture
 from segmenter.publishing import BASIS, CUT_SEGMENTS, Published, Task, part_terms, publish
-from segmenter.screening import SPIKE_SHARE, far_rows, screen
+from segmenter.screening import SPIKE_SHARE, Screened, far_rows, screen
 from shared.encoding import Encoder, Feature
 from shared.errors import DataQualityError
 
@@ -98,6 +98,11 @@ class Segmentation:
 
     strata: tuple[Stratum, ...]
     levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> list[str]:
+        """The features that form its segments."""
+        return list(dict.fromkeys(n for stratum in self.strata for n in stratum.encoder.names))
 
     @property
     def n_segments(self) -> int:
@@ -249,36 +254,14 @@ def _warmed(
                 f"The refit found {len(part)} customers of the stratum {stratum.name}; expected "
                 f"at least {MIN_CUSTOMERS}."
             )
-        columns = stratum.columns
-        matrix = columns.matrix(part, generator)
-        far = far_rows(matrix[:, columns.gaussian])
-        seed = int(generator.integers(2**31 - 1))
-        mixture = SegmentMixture(
-            start=stratum.mixture,
-            min_share=MIN_COMPONENT_SHARE,
-            random_state=seed,
-            **columns.declaration,
-        ).fit(matrix[~far])
-        floor = _floor(mixture, mixture.log_terms(matrix[~far]), seed)
-        share = len(part) / len(bought)
-        cut = stratum.cut and stratum.cut.moved(stratum.matrix(part)[~far])
+        rows = _Rows.drawn(part, stratum.columns, generator)
+        mixture = rows.fitted(start=stratum.mixture)
+        share, floor = len(part) / len(bought), _floor(mixture, rows)
+        cut = stratum.cut and stratum.cut.moved(rows.plain)
         strata.append(replace(stratum, mixture=mixture, share=share, floor=floor, cut=cut))
-        names = columns.names
+        used = {f.name: "used" if f.name in rows.columns.names else "as before" for f in features}
         records.append(
-            {
-                "stratum": stratum.name,
-                "customers": len(part),
-                "far_customers": int(far.sum()),
-                "columns": {f.name: "used" if f.name in names else "as before" for f in features},
-                "kinds": dict(columns.kinds),
-                "scan": [],
-                "covariance_type": mixture.covariance_type_,
-                "tails": mixture.tails_,
-                "components": mixture.n_components_,
-                "converged": mixture.converged_,
-                "refused": mixture.collapsed(matrix),
-                "merges": [],
-            }
+            {**_record(stratum.name, rows, mixture), "columns": used, "scan": [], "merges": []}
         )
     segmentation = Segmentation(tuple(strata), start.levels)
     return segmentation, _diagnostics(segmentation, frame, bought, records)
@@ -321,16 +304,14 @@ def _fit(
     """One stratum, its segments numbered from 0, the record of its choices, and its halves."""
     basis_first = sorted(features, key=lambda feature: feature.name not in BASIS)
     found = screen(part, basis_first, settings.exclude_features)
-    used = [feature for feature in basis_first if not found.reasons[feature.name]]
-    if not used:
-        told = "; ".join(f"{feature}: {reason}" for feature, reason in found.reasons.items())
-        raise DataQualityError(f"The fit found no feature that tells customers apart. {told}.")
-    floors = {f.name: found.floors[f.name] for f in used if f.name in found.floors}
-    columns = Columns.fit(part, used, found.kinds, floors)
-    matrix = columns.matrix(part, generator)
-    far = far_rows(matrix[:, columns.gaussian])
-    seed = int(generator.integers(2**31 - 1))
-    mixture = _mixture(matrix[~far], columns, wanted, seed)
+    columns = _columns(part, basis_first, found)
+    rows = _Rows.drawn(part, columns, generator)
+    least = wanted or 1  # at least as many parts as segments are wanted
+    mixture = rows.fitted(
+        min_components=least,
+        max_components=max(least, MAX_COMPONENTS),
+        criterion="bic",  # of the density; what overlaps is one segment, or part of a cut
+    )
     share = len(part) / customers
     task = Task(
         wanted=wanted,
@@ -339,27 +320,85 @@ def _fit(
         cells={ALL: CUT_SEGMENTS, REPEAT: CUT_SEGMENTS - 1, SINGLE: 1}[name],
         share=share,
         columns=_cut_columns(columns),
-        seed=seed,
+        seed=rows.seed,
     )
-    published = publish(mixture, matrix[~far], columns.matrix(part)[~far], task)
-    floor = _floor(mixture, mixture.log_terms(matrix[~far]), seed)
-    stratum = Stratum(name, columns, mixture, _positions(published), share, floor, published.cut)
+    published = publish(mixture, rows.ordinary, rows.plain, task)
+    stratum = Stratum(
+        name, columns, mixture, _positions(published), share, _floor(mixture, rows), published.cut
+    )
     record = {
-        "stratum": name,
-        "customers": len(part),
-        "far_customers": int(far.sum()),
+        **_record(name, rows, mixture),
         "columns": {f.name: found.reasons[f.name] or "used" for f in features},
-        "kinds": dict(columns.kinds),
         "scan": mixture.scan_,
-        "covariance_type": mixture.covariance_type_,
-        "tails": mixture.tails_,
-        "components": mixture.n_components_,
-        "converged": mixture.converged_,
-        "refused": mixture.collapsed(matrix),
         "merges": [asdict(step) for step in published.merges],
         "published": published.record(),
     }
     return stratum, record, published.pairs
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The customers of one stratum as its density sees them.
+
+    matrix: (n, d), counts spread. far: (n,) those that are left out of the fit.
+    """
+
+    part: pd.DataFrame
+    columns: Columns
+    matrix: np.ndarray
+    far: np.ndarray
+    seed: int
+
+    @classmethod
+    def drawn(cls, part: pd.DataFrame, columns: Columns, generator: np.random.Generator) -> Self:
+        matrix = columns.matrix(part, generator)
+        far = far_rows(matrix[:, columns.gaussian])
+        return cls(part, columns, matrix, far, int(generator.integers(2**31 - 1)))
+
+    @property
+    def ordinary(self) -> np.ndarray:
+        """The rows of the fit."""
+        return self.matrix[~self.far]
+
+    @property
+    def plain(self) -> np.ndarray:
+        """The same rows, with counts as they are."""
+        return self.columns.matrix(self.part)[~self.far]
+
+    def fitted(self, **asked: Any) -> SegmentMixture:
+        """The mixture of the ordinary rows."""
+        mixture = SegmentMixture(
+            min_share=MIN_COMPONENT_SHARE,
+            random_state=self.seed,
+            **self.columns.declaration,
+            **asked,
+        )
+        return mixture.fit(self.ordinary)
+
+
+def _record(name: str, rows: _Rows, mixture: SegmentMixture) -> dict[str, Any]:
+    """What is told of any fit of a stratum."""
+    return {
+        "stratum": name,
+        "customers": len(rows.part),
+        "far_customers": int(rows.far.sum()),
+        "kinds": dict(rows.columns.kinds),
+        "covariance_type": mixture.covariance_type_,
+        "tails": mixture.tails_,
+        "components": mixture.n_components_,
+        "converged": mixture.converged_,
+        "refused": mixture.collapsed(rows.matrix),
+    }
+
+
+def _columns(part: pd.DataFrame, features: Sequence[Feature], found: Screened) -> Columns:
+    """The columns of the features that the screen let through."""
+    used = [feature for feature in features if not found.reasons[feature.name]]
+    if not used:
+        told = "; ".join(f"{feature}: {reason}" for feature, reason in found.reasons.items())
+        raise DataQualityError(f"The fit found no feature that tells customers apart. {told}.")
+    floors = {f.name: found.floors[f.name] for f in used if f.name in found.floors}
+    return Columns.fit(part, used, found.kinds, floors)
 
 
 def _positions(published: Published) -> np.ndarray:
@@ -378,29 +417,15 @@ def _cut_columns(columns: Columns) -> list[int]:
     return basis if len(basis) > 1 else columns.gaussian
 
 
-def _mixture(matrix: np.ndarray, columns: Columns, wanted: int | None, seed: int) -> SegmentMixture:
-    """The mixture of the ordinary rows; with at least as many parts as segments are wanted."""
-    least = wanted or 1
-    mixture = SegmentMixture(
-        min_components=least,
-        max_components=max(least, MAX_COMPONENTS),
-        min_share=MIN_COMPONENT_SHARE,
-        criterion="bic",  # of the density; what overlaps is one segment, or part of a cut
-        random_state=seed,
-        **columns.declaration,
-    )
-    return mixture.fit(matrix)
-
-
-def _floor(mixture: SegmentMixture, terms: np.ndarray, seed: int) -> float:
+def _floor(mixture: SegmentMixture, rows: _Rows) -> float:
     """Log density under which hardly an ordinary customer falls.
 
     The lower of what the model says (its own draws) and of what the rows of the fit say, so that
     a tail heavier than the model's does not turn customers into outliers.
     """
-    copy = SegmentMixture.from_arrays(mixture.to_arrays(), random_state=seed)
+    copy = SegmentMixture.from_arrays(mixture.to_arrays(), random_state=rows.seed)
     drawn = copy.score_samples(copy.sample(FLOOR_DRAWS)[0])
-    seen = np.logaddexp.reduce(terms, axis=1)
+    seen = np.logaddexp.reduce(mixture.log_terms(rows.ordinary), axis=1)
     return float(min(np.quantile(drawn, FLOOR_SHARE), np.quantile(seen, FLOOR_SHARE)))
 
 

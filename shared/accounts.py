@@ -20,6 +20,7 @@ from shared.database import insert_new, staged
 from shared.errors import DataQualityError
 from shared.runs import Run
 from shared.source import Batch
+from shared.tables import Tables
 
 SLICE_ROWS = 200_000  # rows read and scored at once: what bounds the memory of a run
 
@@ -301,14 +302,17 @@ def _gone_days(
 
 def too_late(connection: Connection, run: Run) -> int:
     """Valid rows that lie before the look-back and are not scored."""
-    view = run.tables.view("coverage")
-    return int(
-        connection.execute(
-            sa.select(sa.func.coalesce(sa.func.sum(sa.literal_column("too_late")), 0)).select_from(
-                view
-            )
-        ).scalar_one()
-    )
+    return waiting(connection, run.tables)[1]
+
+
+def waiting(connection: Connection, tables: Tables) -> tuple[int, int]:
+    """(rows known and not yet scored, those of them that came too late for the next run)."""
+    sums: list[Any] = [
+        sa.func.coalesce(sa.func.sum(sa.column(name)), 0) for name in ("pending", "too_late")
+    ]
+    select = sa.select(*sums).select_from(tables.view("coverage"))
+    pending, late = connection.execute(select).one()
+    return int(pending), int(late)
 
 
 def local_day(moment: int, timezone: str) -> np.datetime64:

@@ -189,8 +189,10 @@ def is_iso(form: str | None) -> bool:
     return form is None or ISO_FORMAT.fullmatch(form) is not None
 
 
-def unlike_iso(text: Any) -> list[Any]:
-    """The clauses of SQLite, which has no regular expressions, for `not ISO_SQL`."""
+def unlike_iso(text: Any, dialect: sa.Dialect) -> sa.ColumnElement[bool]:
+    """Where a text is not as `ISO_SQL` has it; SQLite has no regular expressions."""
+    if dialect.name != "sqlite":
+        return sa.not_(text.regexp_match(ISO_SQL))
     date = "[0-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9]"
     clock = f"{date}[T ][0-2][0-9]:[0-5][0-9]"
     exact = [text.bool_op("GLOB")(shape) for shape in (date, clock, f"{clock}:[0-5][0-9]")]
@@ -198,11 +200,11 @@ def unlike_iso(text: Any) -> list[Any]:
         text.bool_op("GLOB")(f"{clock}:[0-5][0-9][.Z+-]*"),
         sa.not_(sa.func.substr(text, 20).bool_op("GLOB")("*[^0-9.Z:+-]*")),
     )
-    return [
+    return sa.or_(
         sa.func.julianday(text).is_(None),  # a part out of its range
         sa.func.substr(text, 12, 2) == "24",
         sa.not_(sa.or_(*exact, longer)),
-    ]
+    )
 
 
 def _text_times(table: pa.Table, name: str, form: str | None, zone: str) -> Cells:

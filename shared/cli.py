@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 # measured 7 to 500 times slower. It is said before numpy is first imported.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 DOMAINS = ("segmenter", "fraudwatch")
-STOP_SECONDS = 8  # service managers give ten, and kill
+STOP_SECONDS = 8  # a job ends itself before the scheduler kills it (9), or a service manager (10)
 
 
 @dataclass
@@ -119,15 +119,23 @@ def _in_zone(moment: datetime | None, zone: str) -> datetime | None:
     return moment.replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
 
 
+OPTIONS = (  # that stand anywhere on the line
+    click.option("--config", "config_path", metavar="FILE", help="Configuration file."),
+    click.option("--json", "as_json", is_flag=True, help="Only data on standard output."),
+    click.option("--dry-run", is_flag=True, help="Compute and count, write nothing."),
+    click.option("--quiet", is_flag=True, help="Say nothing but errors."),
+    click.option("--debug", is_flag=True, help="Show the traceback of an error."),
+)
+
+
+def _with_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
+
+
 def everywhere(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that every command takes."""
-    options = (
-        click.option("--config", "config_path", metavar="FILE", help="Configuration file."),
-        click.option("--json", "as_json", is_flag=True, help="Only data on standard output."),
-        click.option("--dry-run", is_flag=True, help="Compute and count, write nothing."),
-        click.option("--quiet", is_flag=True, help="Say nothing but errors."),
-        click.option("--debug", is_flag=True, help="Show the traceback of an error."),
-    )
 
     @wraps(command)
     def kept(
@@ -143,19 +151,12 @@ def everywhere(command: Callable[..., Any]) -> Callable[..., Any]:
         front.debug |= debug
         return command(front, **rest)
 
-    made: Callable[..., Any] = kept
-    for option in reversed(options):
-        made = option(made)
-    return made
+    return _with_options(kept)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("peerwatch"), prog_name="peerwatch")
-@click.option("--config", "config_path", metavar="FILE", help="Configuration file.")
-@click.option("--json", "as_json", is_flag=True, help="Only data on standard output.")
-@click.option("--dry-run", is_flag=True, help="Compute and count, write nothing.")
-@click.option("--quiet", is_flag=True, help="Say nothing but errors.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@_with_options
 @click.pass_context
 def cli(context: click.Context, config_path: str | None, **flags: Any) -> None:
     """Segment labels and fraud alerts, written back to your own SQL database."""
@@ -575,7 +576,7 @@ def models_promote(front: Front, model_version_id: str, by: str) -> None:
             registry.promote(
                 connection, results.tables, model_version_id, by=by, now=datetime.now(UTC)
             )
-    front.say(f"{model_version_id} is champion", {"champion": model_version_id})
+    _say_champion(front, model_version_id)
 
 
 @models.command("rollback")
@@ -591,7 +592,13 @@ def models_rollback(front: Front, kind: str, by: str) -> None:
         found = registry.earlier_champion(connection, results.tables, kind)
         if not front.dry_run:
             registry.promote(connection, results.tables, found, by=by, now=datetime.now(UTC))
-    front.say(f"{found} is champion again", {"champion": found})
+    _say_champion(front, found, " again")
+
+
+def _say_champion(front: Front, name: str, again: str = "") -> None:
+    leads = "would be" if front.dry_run else "is"
+    key = "would_be_champion" if front.dry_run else "champion"
+    front.say(f"{name} {leads} champion{again}", {key: name})
 
 
 @cli.command("runs")

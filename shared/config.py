@@ -20,10 +20,9 @@ from datetime import date, datetime
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from shared.errors import ConfigurationError
-from shared.rules import SCHEDULABLE, Entry
+from shared.rules import SCHEDULABLE, Entry, zone_fault
 
 ENVIRONMENT = "PEERWATCH_"
 NAME = re.compile(r"\$\{(\w+)\}")  # a value from the environment
@@ -134,11 +133,8 @@ class Source:
     customers: Customers | None = None
 
     def faults(self) -> list[str]:
-        try:
-            ZoneInfo(self.timezone)
-        except (KeyError, ValueError, OSError):
-            return [f'[source] timezone "{self.timezone}" is no known zone, e.g. "Europe/Berlin".']
-        return []
+        fault = zone_fault(self.timezone)
+        return [] if fault is None else [f"[source] {fault}"]
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ COUNTED = {"preserve_rowcount": True}  # PostgreSQL's count is kept only where i
 READ_ONLY = "default_transaction_read_only"
 NAME_BYTES = 63  # of a session's name on PostgreSQL
 NO_OPTIONS = "unsupported startup parameter"  # what pgbouncer says, in no other language
+CHECK_PATH = "Check the path in [source] url; a relative path starts where the command runs."
 SECRETS = ("pass", "secret", "token", "key")  # in names of a URL's further settings
 # What SQLite says of a file that another time may be free, there, or have room.
 TRANSIENT_NAMES = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_FULL")
@@ -114,13 +115,10 @@ def parse_url(url: str) -> URL:
     return parsed
 
 
-def require_file(url: URL) -> None:
-    """A SQLite source must exist: opening it would otherwise make an empty one."""
+def require_file(url: URL, remedy: str = CHECK_PATH) -> None:
+    """A SQLite database must exist: opening it would otherwise make an empty one."""
     if url.get_backend_name() == "sqlite" and not Path(str(url.database)).is_file():
-        raise ConfigurationError(
-            f"There is no SQLite database {url.database}. Check the path in [source] url; "
-            "a relative path starts where the command runs."
-        )
+        raise ConfigurationError(f"There is no SQLite database {url.database}. {remedy}")
 
 
 def engine(
@@ -198,11 +196,15 @@ def lock(connection: Connection, name: str) -> None:
 
     SQLite's BEGIN IMMEDIATE has done so already; PostgreSQL takes an advisory lock.
     """
-    if connection.dialect.name == "postgresql":
-        with translated(connection.engine.url):
-            connection.execute(
-                sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(f"peerwatch/{name}")))
-            )
+    with translated(connection.engine.url):
+        for statement in locking(connection.dialect, name):
+            connection.execute(statement)
+
+
+def locking(dialect: sa.Dialect, name: str) -> Iterator[sa.Executable]:
+    """The statement of `lock`, where it needs one."""
+    if dialect.name == "postgresql":
+        yield sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(f"peerwatch/{name}")))
 
 
 @contextmanager
@@ -281,8 +283,8 @@ class Reader:
     """Columnar reads from the user's database; never writes, holds no transaction open.
 
     Each read is a transaction of its own: it sees the table as of one moment, and its snapshot is
-    no older than `limits` let one statement be. Where the server has ended the session, the read is
-    made again in another.
+    no older than `limits` let one statement be. Where the server has ended the session, `read` is
+    made again in another; `stream` is not, as some of its rows are used by then.
     """
 
     def __init__(self, url: URL, name: str = "peerwatch", limits: Limits = FITTING) -> None:
@@ -341,12 +343,19 @@ class Reader:
                 self._connect()
 
     def _read(self, select: sa.Select[Any]) -> pa.Table:
+        with self._cursor() as cursor:
+            cursor.execute(*self._compiled(select))
+            return cursor.fetch_arrow_table()
+
+    @contextmanager
+    def _cursor(self) -> Iterator[Any]:
+        """A read lock kept between batches would keep a SQLite writer from its commit."""
         try:
             with self._connection.cursor() as cursor:
-                cursor.execute(*self._compiled(select))
-                return cursor.fetch_arrow_table()
+                yield cursor
         finally:
-            self._end()
+            if self.url.get_backend_name() == "sqlite":
+                self._connection.rollback()
 
     def _is_lost(self, error: Exception) -> bool:
         """Whether the server has ended the session, or undone the read for another's sake."""
@@ -355,11 +364,6 @@ class Reader:
             return False
         ended = state is None and type(error).__name__ == "OperationalError"
         return ended or state in LOST_STATES
-
-    def _end(self) -> None:
-        """A read lock kept between batches would keep a SQLite writer from its commit."""
-        if self.url.get_backend_name() == "sqlite":
-            self._connection.rollback()
 
     def _failure(self, error: Exception) -> PeerwatchError:
         what, state = _said(error, self.url), getattr(error, "sqlstate", None)
@@ -382,19 +386,14 @@ class Reader:
             yield from self._stream_any(select)
             return
         try:
-            try:
-                with self._connection.cursor() as cursor:
-                    if self.url.get_backend_name() == "sqlite":
-                        cursor.adbc_statement.set_options(**{SQLITE_BATCH: str(STREAMED_ROWS)})
-                    cursor.execute(*self._compiled(select))
-                    # The cursor's own reader of batches forgets the server's state of an error.
-                    handle = cursor.fetch_arrow()
-                    for batch in AdbcRecordBatchReader._import_from_c(handle.address):
-                        yield pa.Table.from_batches([batch])
-            finally:
-                self._end()
-        except PeerwatchError:
-            raise  # of the caller, between two tables
+            with self._cursor() as cursor:
+                if self.url.get_backend_name() == "sqlite":
+                    cursor.adbc_statement.set_options(**{SQLITE_BATCH: str(STREAMED_ROWS)})
+                cursor.execute(*self._compiled(select))
+                # The cursor's own reader of batches forgets the server's state of an error.
+                handle = cursor.fetch_arrow()
+                for batch in AdbcRecordBatchReader._import_from_c(handle.address):
+                    yield pa.Table.from_batches([batch])
         except Exception as error:
             raise self._failure(error) from error
 
@@ -476,7 +475,7 @@ def insert_new(connection: Connection, table: sa.Table, frame: pd.DataFrame) -> 
 
 def insert_row(connection: Connection, table: sa.Table, row: Mapping[str, Any]) -> bool:
     """Inserts one row unless a unique constraint has it already; whether it did."""
-    statement = _insert(connection, table).values(**row).on_conflict_do_nothing()
+    statement = insert_into(connection, table).values(**row).on_conflict_do_nothing()
     return connection.execute(statement, execution_options=COUNTED).rowcount == 1
 
 
@@ -496,7 +495,7 @@ def _merge(
         names = [column.name for column in columns]
         # SQLite reads `FROM stage ON CONFLICT` as a join unless a WHERE stands between.
         source = sa.select(*(stage.c[name] for name in names)).where(sa.true())
-        statement = _insert(connection, table).from_select(names, source)
+        statement = insert_into(connection, table).from_select(names, source)
         if update:
             statement = statement.on_conflict_do_update(
                 index_elements=list(table.primary_key),
@@ -507,7 +506,7 @@ def _merge(
         return connection.execute(statement, execution_options=COUNTED).rowcount
 
 
-def _insert(connection: Connection, table: sa.Table) -> Any:
+def insert_into(connection: Connection, table: sa.Table) -> Any:
     """An INSERT that knows ON CONFLICT, in the connection's dialect."""
     from sqlalchemy.dialects import postgresql, sqlite
 
@@ -576,7 +575,7 @@ def column_values(series: pd.Series, column: sa.Column[Any], dialect: str) -> li
     import pandas as pd
 
     if isinstance(column.type, Moment):
-        return moments(series, dialect)
+        return moments(series)
     missing = pd.isna(series).to_numpy()
     if isinstance(column.type, sa.Date):
         return [
@@ -591,7 +590,7 @@ def column_values(series: pd.Series, column: sa.Column[Any], dialect: str) -> li
     return [value.item() if isinstance(value, np.generic) else value for value in values]
 
 
-def moments(series: pd.Series, dialect: str) -> list[Any]:
+def moments(series: pd.Series) -> list[Any]:
     """Microseconds since 1970 (missing allowed) or datetimes, as the column stores them."""
     import numpy as np
     import pandas as pd

@@ -136,7 +136,7 @@ def _our_tables(results: runs.Results) -> list[str]:
 
 def _of_migrator(results: runs.Results, role: str) -> list[str]:
     """Who owns the schema and everything in it may change it."""
-    (schema,) = {name.split(".")[0] for name in _qualified(results, [migrating.MARK])}
+    schema = _preparer(results.engine.url).quote_identifier(str(results.target.schema))
     (add,) = _qualified(results, [ADD_FEATURE])
     (refuse,) = _qualified(results, ["refuse_change"])
     tables = _qualified(results, [*_our_tables(results), migrating.MARK])

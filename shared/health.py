@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from shared import frames, rules, runs
+from shared import accounts, frames, rules, runs
 from shared.config import Configuration
 from shared.errors import TemporaryError
 from shared.rules import Entry
@@ -91,11 +91,13 @@ def _checked(
         _job(connection, tables, job, schedule.get(job), now)
         for job in schedule or _jobs(connection, tables)
     ]
+    pending, too_late = accounts.waiting(connection, tables)
     return Health(
         tuple(reason for job in found for reason in _reasons(job, max_lag)),
         tuple(found),
         **_reached(connection, tables, now),
-        **_waiting(connection, tables),
+        pending_rows=pending,
+        too_late_rows=too_late,
     )
 
 
@@ -141,11 +143,10 @@ def _served(
 ) -> tuple[datetime | None, datetime | None]:
     """(end of the last success, up to when slots are served); a run by hand serves its moment."""
     table = tables.pipeline_runs
-    moment = table.c.started_at.type
     found = connection.execute(
         sa.select(
-            sa.func.max(table.c.finished_at, type_=moment),
-            sa.func.max(sa.func.coalesce(table.c.slot_at, table.c.started_at), type_=moment),
+            sa.func.max(table.c.finished_at),
+            sa.func.max(sa.func.coalesce(table.c.slot_at, table.c.started_at)),
         ).where(table.c.job == job, table.c.status == "succeeded")
     ).one()
     return found[0], found[1]
@@ -165,10 +166,9 @@ def _last_ended(connection: Connection, tables: Tables, job: str) -> tuple[str |
 
 def _running_since(connection: Connection, tables: Tables, job: str) -> datetime | None:
     table = tables.pipeline_runs
-    began = sa.func.min(table.c.started_at, type_=table.c.started_at.type)
     running = (table.c.job == job, table.c.status == "running")
-    found: datetime | None = connection.execute(sa.select(began).where(*running)).scalar()
-    return found
+    began = sa.select(sa.func.min(table.c.started_at)).where(*running)
+    return connection.execute(began).scalar()
 
 
 def _due_since(
@@ -179,15 +179,24 @@ def _due_since(
     served: datetime | None,
     now: datetime,
 ) -> datetime:
-    """The first slot after the last that was served; where none was, the first that a scheduler
-    saw, or that came after any job's first run."""
-    known = runs.read_settings(connection, tables, f"schedule.{job}").get("", "null")
-    first = (json.loads(known) or {}).get("first")
+    """The first slot after the last that was served, and of the rule's own; where none was served,
+    the first that a scheduler saw, or that came after any job's first run."""
+    first = _first(connection, tables, job)
     if served is None and first is not None:
-        return datetime.fromisoformat(first)
-    began = tables.pipeline_runs.c.started_at
-    since = served or connection.execute(sa.select(sa.func.min(began, type_=began.type))).scalar()
-    return rules.newest_slot(entry, now) if since is None else rules.next_slot(entry, since)
+        return first
+    began = sa.select(sa.func.min(tables.pipeline_runs.c.started_at))
+    since = served or connection.execute(began).scalar()
+    if since is None:
+        return rules.newest_slot(entry, now)
+    following = rules.next_slot(entry, since)
+    return following if first is None else max(following, first)
+
+
+def _first(connection: Connection, tables: Tables, job: str) -> datetime | None:
+    """The first slot of the present rule, as a scheduler saw it; a rule that is new or changed has
+    missed nothing before."""
+    known = json.loads(runs.setting(connection, tables, f"schedule.{job}") or "null") or {}
+    return datetime.fromisoformat(known["first"]) if "first" in known else None
 
 
 def _missed(connection: Connection, tables: Tables, job: str, served: datetime | None) -> int:
@@ -209,22 +218,15 @@ def _seconds(now: datetime, before: datetime) -> float:
 def _reached(connection: Connection, tables: Tables, now: datetime) -> dict[str, Any]:
     """How far the source is known, by any run, and how far it is scored."""
     table = tables.pipeline_runs
-    seen = sa.func.max(table.c.window_to, type_=table.c.window_to.type)
     known = connection.execute(
-        sa.select(seen).where(table.c.status == "succeeded", table.c.window_to <= now)
+        sa.select(sa.func.max(table.c.window_to)).where(
+            table.c.status == "succeeded", table.c.window_to <= now
+        )
     ).scalar()
-    reached = runs.read_settings(connection, tables, "scored_until").get("")
+    reached = runs.setting(connection, tables, "scored_until")
     scored = None if reached is None else frames.moment(int(reached))
     lag = None if known is None or scored is None else _seconds(known, scored)
     return {"known_until": known, "scored_until": scored, "lag_seconds": lag}
-
-
-def _waiting(connection: Connection, tables: Tables) -> dict[str, Any]:
-    coverage = tables.view("coverage")
-    names = ("pending", "too_late")
-    columns: list[Any] = [sa.func.coalesce(sa.func.sum(sa.column(name)), 0) for name in names]
-    totals = connection.execute(sa.select(*columns).select_from(coverage)).one()
-    return {f"{name}_rows": int(total) for name, total in zip(names, totals, strict=True)}
 
 
 # --- OpenMetrics ----------------------------------------------------------------------------------

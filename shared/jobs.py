@@ -45,4 +45,4 @@ class Job:
 
     name: str
     run: Callable[[Run, Request], Outcome]
-    writes: bool = True  # False: reads results only, so it needs no run record
+    writes: bool = True  # False: it takes no lease and leaves no record

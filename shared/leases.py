@@ -134,7 +134,7 @@ def _take(connection: Connection, tables: Tables, job: str, run_id: str) -> int:
 
 def _row(connection: Connection, tables: Tables, job: str) -> Any:
     """The lease as it stands, to be changed by none but the caller; None where there was none."""
-    lock(connection, f"{tables.schema}/{tables.prefix}lease/{job}")
+    lock(connection, tables.lock(f"lease/{job}"))
     table = tables.job_leases
     return connection.execute(sa.select(table).where(table.c.job == job).with_for_update()).first()
 
@@ -200,10 +200,13 @@ class _Pulse:
     def __init__(self, engine: Engine, lease: Lease) -> None:
         self.engine, self.lease = engine, lease
         self.connection: Connection | None = None
+        self.locked = False
 
     def __enter__(self) -> _Pulse:
-        with translated(self.engine.url):
-            self.connection = self._opened()
+        with ExitStack() as undone, translated(self.engine.url):
+            undone.callback(self._close)
+            self._session()
+            undone.pop_all()
         return self
 
     def __exit__(self, *_exception: object) -> None:
@@ -216,10 +219,10 @@ class _Pulse:
     def _beat(self) -> None:
         """A session that was cut is opened anew; while none can be, the lease runs out."""
         try:
-            self.connection = self.connection or self._opened()
+            connection = self._session()
             table = self.lease.tables.job_leases
-            until = _from_now(self.connection, _expires(self.connection))
-            self.connection.execute(
+            until = _from_now(connection, _expires(connection))
+            connection.execute(
                 sa.update(table)
                 .where(self.lease._mine(), table.c.expires_at.is_not(None))
                 .values(expires_at=until)
@@ -227,11 +230,18 @@ class _Pulse:
         except exc.DBAPIError:
             self._close()
 
-    def _opened(self) -> Connection:
-        connection = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        keys = _keys(self.lease.tables, self.lease.job, self.lease.token)
-        connection.execute(sa.select(sa.func.pg_try_advisory_lock(*keys)))
-        return connection
+    def _session(self) -> Connection:
+        """The session, with the lock as soon as it can be had: one that was cut holds it until the
+        server notices."""
+        if self.connection is None:
+            made = self.engine.connect()
+            self.connection = made.execution_options(isolation_level="AUTOCOMMIT")
+            self.locked = False
+        if not self.locked:
+            keys = _keys(self.lease.tables, self.lease.job, self.lease.token)
+            try_lock = sa.select(sa.func.pg_try_advisory_lock(*keys))
+            self.locked = bool(self.connection.execute(try_lock).scalar())
+        return self.connection
 
     def _close(self) -> None:
         if self.connection is not None:
@@ -260,7 +270,8 @@ def _state(holder: str) -> str:
     except ProcessLookupError:
         return GONE
     except PermissionError:
-        return RUNS
+        if not _stat(int(process)):
+            return RUNS  # of another user, of which this system tells no more
     if "".join(started) != _started(int(process)):
         return GONE  # another process has its number by now
     return "paused" if _stat(int(process))[:1] == ["T"] else RUNS

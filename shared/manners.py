@@ -189,7 +189,7 @@ def _fitting(source: Source, since: int, until: int) -> None:
 
 
 def _one(source: Source, since: int, until: int) -> None:
-    keys = {"uuid": "00000000-0000-4000-8000-000000000001"}
+    keys: dict[str, int | str] = {"integer": 1, "uuid": "00000000-0000-4000-8000-000000000001"}
     with suppress(ConfigurationError):  # no row has it
         source.moment_of(keys.get(source.kinds["transaction"], "1"), until)
     source.read(since, until, until)
@@ -310,7 +310,7 @@ def pooled(url: URL) -> str:
     if url.get_backend_name() != "postgresql":
         return ""
     mine = sa.select(sa.func.pg_backend_pid())
-    made = engine(url, name="peerwatch/doctor")
+    made = engine(url, read_only=True, name="peerwatch/doctor")
     with translated(url), made.connect() as one, made.connect() as other:
         seen = []
         for connection in (one, other, one):

@@ -17,12 +17,13 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from shared import dictionary, tables
+from shared.database import lock, locking
 from shared.errors import SchemaError
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
-LOCK = 0x70656572  # "peer": one migration at a time on PostgreSQL
+LOCK = "migration"  # one at a time
 MARK = "peerwatch_version"
 
 
@@ -88,23 +89,11 @@ def _newer(found: str, expected: str) -> SchemaError:
     )
 
 
-def lock(connection: Connection) -> None:
-    """Makes migrations wait for each other until the transaction ends.
-
-    SQLite's BEGIN IMMEDIATE has done so already; PostgreSQL takes an advisory lock.
-    """
-    if connection.dialect.name == "postgresql":
-        connection.execute(_LOCKED)
-
-
-_LOCKED = sa.select(sa.func.pg_advisory_xact_lock(sa.literal_column(str(LOCK))))
-
-
 def upgrade(connection: Connection, target: Target, revision: str = "head") -> None:
     """Runs what is missing up to `revision`; safe when several start together."""
     from alembic import command
 
-    lock(connection)
+    lock(connection, LOCK)
     _require_ours(connection, target)
     if _lacks_schema(connection, target):
         connection.execute(sa.schema.CreateSchema(str(target.schema)))
@@ -115,7 +104,7 @@ def downgrade(connection: Connection, target: Target, revision: str) -> None:
     """Undoes revisions down to `revision`."""
     from alembic import command
 
-    lock(connection)
+    lock(connection, LOCK)
     command.downgrade(_config(target, connection=connection), revision)
 
 
@@ -132,7 +121,7 @@ def script(connection: Connection, target: Target, after: Sequence[sa.Executable
         return ""
     if found is not None:
         target = replace(target, kinds=recorded_kinds(connection, target))
-    before: list[sa.Executable] = [_LOCKED] if connection.dialect.name == "postgresql" else []
+    before: list[sa.Executable] = list(locking(connection.dialect, LOCK))
     if _lacks_schema(connection, target):
         before.append(sa.schema.CreateSchema(str(target.schema)))
     printed = StringIO()

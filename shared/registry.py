@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,10 +12,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from shared import artifacts
+from shared.database import lock
 from shared.errors import ConfigurationError, PeerwatchError
 from shared.tables import Tables
 
-KINDS = ("segmenter", "fraudwatch", "ranker")
+DOMAIN_OF = {"ranker": "fraudwatch"}  # other kinds have the name of their domain
 AUTOMATIC = "gate"  # who promoted a model that passed by itself
 NAMED = 10  # signs of the SHA-256 in a model's id
 
@@ -56,15 +57,25 @@ def champion_id(connection: Connection, tables: Tables, kind: str) -> str | None
 
 def load(connection: Connection, tables: Tables, model_version_id: str) -> Stored:
     """A model version by its id."""
+    return _stored(_row(connection, tables, model_version_id, tables.model_versions.c))
+
+
+def _row(
+    connection: Connection,
+    tables: Tables,
+    model_version_id: str,
+    columns: Iterable[sa.Column[Any]],
+) -> sa.Row[Any]:
+    """What is stored of a model in these columns; refuses an id that is not there."""
     table = tables.model_versions
     row = connection.execute(
-        sa.select(table).where(table.c.model_version_id == model_version_id)
+        sa.select(*columns).where(table.c.model_version_id == model_version_id)
     ).first()
     if row is None:
         raise ConfigurationError(
             f"There is no model {model_version_id}. See those there are: peerwatch models list"
         )
-    return _stored(row)
+    return row
 
 
 def unpacked(row: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -134,15 +145,13 @@ def store(
 def promote(
     connection: Connection, tables: Tables, model_version_id: str, *, by: str, now: datetime
 ) -> str:
-    """Makes a model the champion of its kind and retires the one before; returns the kind."""
+    """Makes a model the champion of its kind and retires the one before; returns the kind.
+
+    Waits for the writers of the domain, and for other promotions, until the transaction ends.
+    """
     table = tables.model_versions
-    kind = connection.execute(
-        sa.select(table.c.kind).where(table.c.model_version_id == model_version_id)
-    ).scalar()
-    if kind is None:
-        raise ConfigurationError(
-            f"There is no model {model_version_id}. See those there are: peerwatch models list"
-        )
+    kind = str(_row(connection, tables, model_version_id, [table.c.kind]).kind)
+    lock(connection, tables.lock(DOMAIN_OF.get(kind, kind)))
     connection.execute(
         sa.update(table)
         .where(table.c.kind == kind, table.c.status == "champion")
@@ -153,7 +162,7 @@ def promote(
         .where(table.c.model_version_id == model_version_id)
         .values(status="champion", promoted_at=now, promoted_by=by)
     )
-    return str(kind)
+    return kind
 
 
 def record_gate(
@@ -189,13 +198,5 @@ def listed(connection: Connection, tables: Tables) -> list[dict[str, Any]]:
 
 def card(connection: Connection, tables: Tables, model_version_id: str) -> dict[str, Any]:
     """The model card and what the registry knows beside it."""
-    table = tables.model_versions
-    columns = [column for column in table.c if column.name != "artifact"]
-    row = connection.execute(
-        sa.select(*columns).where(table.c.model_version_id == model_version_id)
-    ).first()
-    if row is None:
-        raise ConfigurationError(
-            f"There is no model {model_version_id}. See those there are: peerwatch models list"
-        )
-    return dict(row._mapping)
+    columns = [column for column in tables.model_versions.c if column.name != "artifact"]
+    return dict(_row(connection, tables, model_version_id, columns)._mapping)

@@ -35,6 +35,15 @@ DAYS_OF_MONTH = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 EXPECTED = 'expected five cron fields with weekday names (0 3 * * sun), or "every 15 minutes"'
 
 
+def zone_fault(zone: str) -> str | None:
+    """What is wrong with the name of a zone; None where it is known."""
+    try:
+        ZoneInfo(zone)
+    except (KeyError, ValueError, OSError):
+        return f'timezone "{zone}" is no known zone, e.g. "Europe/Berlin".'
+    return None
+
+
 @dataclass(frozen=True)
 class Entry:
     """One line of `[schedule]`."""
@@ -45,10 +54,8 @@ class Entry:
 
     def fault(self) -> str | None:
         """What is wrong with it; None where it can be used."""
-        try:
-            ZoneInfo(self.timezone)
-        except (KeyError, ValueError, OSError):
-            return f'timezone "{self.timezone}" is no known zone, e.g. "Europe/Berlin".'
+        if (fault := zone_fault(self.timezone)) is not None:
+            return fault
         if EVERY.fullmatch(self.rule) and self.timezone != "UTC":
             return f'"{self.rule}" counts from 1970 in UTC, whatever the timezone: leave that out.'
         try:

@@ -16,7 +16,16 @@ from sqlalchemy.engine import Connection, Engine
 
 from shared import leases, migrating
 from shared.config import Configuration
-from shared.database import engine, insert_row, limits_of, lock, parse_url, transaction, upsert
+from shared.database import (
+    engine,
+    insert_row,
+    limits_of,
+    lock,
+    parse_url,
+    require_file,
+    transaction,
+    upsert,
+)
 from shared.errors import (
     ConfigurationError,
     HeldError,
@@ -67,22 +76,11 @@ def results_of(config: Configuration, kinds: dict[str, str] | None = None) -> Re
 def open_results(config: Configuration) -> Results:
     """The result tables as they are: newest version, keys of the kinds that were recorded."""
     results = results_of(config)
-    _require_results_file(results)
+    require_file(results.engine.url, "Make the result tables first: peerwatch init --url URL")
     with results.transaction() as connection:
         migrating.require_newest(connection, results.target)
         kinds = migrating.recorded_kinds(connection, results.target)
     return results_of(config, kinds)
-
-
-def _require_results_file(results: Results) -> None:
-    from pathlib import Path
-
-    url = results.engine.url
-    if url.get_backend_name() == "sqlite" and not Path(str(url.database)).is_file():
-        raise ConfigurationError(
-            f"There is no SQLite database {url.database} for the results. "
-            "Make the tables first: peerwatch init --url URL"
-        )
 
 
 @dataclass(frozen=True)
@@ -199,7 +197,8 @@ def _remember_columns(connection: Connection, run: Run) -> None:
 
 def _in_use(connection: Connection, results: Results, key: str) -> bool:
     """Whether the key's kind was really chosen: an unmapped key was recorded as text."""
-    return key == "transaction" or bool(read_settings(connection, results.tables, f"mapped.{key}"))
+    mapped = setting(connection, results.tables, f"mapped.{key}")
+    return key == "transaction" or mapped is not None
 
 
 def read_settings(connection: Connection, tables: Tables, prefix: str) -> dict[str, str]:
@@ -209,6 +208,12 @@ def read_settings(connection: Connection, tables: Tables, prefix: str) -> dict[s
         sa.select(table.c.key, table.c.value).where(table.c.key.startswith(prefix, autoescape=True))
     )
     return {str(key).removeprefix(prefix): str(value) for key, value in rows}
+
+
+def setting(connection: Connection, tables: Tables, key: str) -> str | None:
+    """One recorded setting; None where there is none."""
+    table = tables.settings
+    return connection.execute(sa.select(table.c.value).where(table.c.key == key)).scalar()
 
 
 def write_settings(connection: Connection, tables: Tables, values: dict[str, str]) -> None:
@@ -318,7 +323,7 @@ def unit(run: Run, domain: str, work: Callable[[Connection], T]) -> T:
         begun, last, done = "", False, None
         try:
             with run.results.transaction() as connection:
-                lock(connection, f"{run.tables.schema}/{run.tables.prefix}{domain}")
+                lock(connection, run.tables.lock(domain))
                 begun = run.lease.fence(connection) if run.lease else ""
                 done = work(connection)
                 last = True  # nothing is left but the commit

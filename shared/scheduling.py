@@ -29,7 +29,7 @@ from shared.slots import Due
 PLACES = 2  # jobs at a time: a fit does not hold up scoring
 FITS = ("fit", "recalibrate")  # one of these at a time, else two of them would
 RING_SECONDS = 30
-STOP_SECONDS = 9.0  # for the jobs to end in: service managers give ten, and kill
+STOP_SECONDS = 9.0  # for the jobs, which take 8 at most: service managers give ten, and kill
 CODE = "import sys; from shared.cli import main; sys.exit(main())"
 
 
@@ -266,7 +266,10 @@ class Scheduler:
             except subprocess.TimeoutExpired:
                 child.process.kill()
                 child.process.wait()
-            self.failed.append(child.due)
+            if child.held:
+                self.held.append(child.due)
+            elif child.fault is not None:
+                self.failed.append(child.due)
 
 
 def _domain(job: str) -> str:

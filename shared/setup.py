@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection
 
 from shared import config, frames, history, looks, manners, mapping, migrating, runs, template
 from shared.config import Configuration
-from shared.database import engine, parse_url, require_file, shown, translated
+from shared.database import engine, insert_into, parse_url, require_file, shown, translated
 from shared.errors import ConfigurationError, PeerwatchError
 from shared.source import Source
 
@@ -102,7 +102,8 @@ def _proposed(
 
     parsed = parse_url(url)
     require_file(parsed)
-    with translated(parsed), engine(parsed, read_only=True).connect() as connection:
+    made = engine(parsed, read_only=True, name="peerwatch/init")
+    with translated(parsed), made.connect() as connection:
         proposal = mapping.propose(looks.look(connection))
     text = template.to_toml(proposal, url)
     secret = {template.PASSWORD_VARIABLE: quote(parsed.password or "", safe="")}
@@ -168,12 +169,8 @@ def _script(settings: Configuration, kinds: dict[str, str], types: dict[str, str
 def _settings_statement(
     connection: Connection, results: runs.Results, values: Mapping[str, str]
 ) -> sa.Executable:
-    from sqlalchemy.dialects import postgresql, sqlite
-
-    table = results.tables.settings
-    dialect: Any = {"postgresql": postgresql, "sqlite": sqlite}[connection.dialect.name]
     rows = [{"key": key, "value": value} for key, value in sorted(values.items())]
-    insert = dialect.insert(table).values(rows)
+    insert = insert_into(connection, results.tables.settings).values(rows)
     renewed = {"value": insert.excluded.value}
     made: sa.Executable = insert.on_conflict_do_update(index_elements=["key"], set_=renewed)
     return made
@@ -183,11 +180,8 @@ def _settings_statement(
 def _looked_at(results: runs.Results) -> Iterator[Connection]:
     """A session on the result tables that changes nothing, and makes no file either."""
     url = results.engine.url
-    if url.get_backend_name() == "sqlite" and not Path(str(url.database)).is_file():
-        raise ConfigurationError(
-            f"There is no SQLite database {url.database} for the results. Make an empty file of "
-            "that name, then run this command again."
-        )
+    remedy = "Make an empty file of that name for the results, then run this command again."
+    require_file(url, remedy)
     with translated(url), engine(url, read_only=True).connect() as connection:
         yield connection
 

@@ -31,7 +31,7 @@ CLOCKS_DIFFER = timedelta(minutes=5)  # at most, of two machines that are both r
 NO_RULE = '{"rule": null}'  # of a job that was taken out of the schedule
 MISSED = "no run was there for it"
 SKIPPED = "the run before was still running"
-ENDED = ("succeeded", "failed")  # with an end of their own: their times tell when they ran
+TIMED = ("succeeded", "failed")  # with an end of their own: their times tell when they ran
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,10 @@ def _renewed(
 ) -> dict[str, datetime]:
     """As `_begun`, with rules that are new or changed remembered from now on."""
     begun = _begun(connection, tables, schedule, now)
-    kept = {f"schedule.{job}": _remembered(entry, begun[job]) for job, entry in schedule.items()}
+    kept = {job: _remembered(entry, begun[job]) for job, entry in schedule.items()}
     known = read_settings(connection, tables, "schedule.")
-    kept |= {f"schedule.{job}": NO_RULE for job in known if job not in schedule}
-    changed = {key: text for key, text in kept.items() if known.get(key[9:]) != text}
+    kept |= {job: NO_RULE for job in known if job not in schedule}
+    changed = {f"schedule.{job}": text for job, text in kept.items() if known.get(job) != text}
     if changed:
         write_settings(connection, tables, changed)
     return begun
@@ -178,23 +178,21 @@ def _last_slot(
 ) -> datetime | None:
     """The newest recorded slot of a job up to a moment."""
     table = tables.pipeline_runs
-    select = sa.select(sa.func.max(table.c.slot_at, type_=table.c.slot_at.type)).where(
+    select = sa.select(sa.func.max(table.c.slot_at)).where(
         table.c.job == job, table.c.slot_at <= until
     )
     if status:
         select = select.where(table.c.status.in_(status))
-    found: datetime | None = connection.execute(select).scalar()
-    return found
+    return connection.execute(select).scalar()
 
 
 def _last_by_hand(connection: Connection, tables: Tables, job: str) -> datetime | None:
     """The start of the last successful run without a slot: who fits by hand and then starts the
     schedule wants no second fit at once."""
     table = tables.pipeline_runs
-    last = sa.func.max(table.c.started_at, type_=table.c.started_at.type)
     by_hand = (table.c.job == job, table.c.slot_at.is_(None), table.c.status == "succeeded")
-    found: datetime | None = connection.execute(sa.select(last).where(*by_hand)).scalar()
-    return found
+    last = sa.select(sa.func.max(table.c.started_at)).where(*by_hand)
+    return connection.execute(last).scalar()
 
 
 def _attempts(
@@ -202,9 +200,8 @@ def _attempts(
 ) -> dict[datetime, tuple[int, datetime]]:
     """How often each slot was tried in vain, and when last."""
     table = tables.pipeline_runs
-    last = sa.func.max(table.c.started_at, type_=table.c.started_at.type)
     rows = connection.execute(
-        sa.select(table.c.slot_at, sa.func.count(), last)
+        sa.select(table.c.slot_at, sa.func.count(), sa.func.max(table.c.started_at))
         .where(table.c.job == job, table.c.slot_at.between(since, now))
         .where(table.c.status.not_in(TAKING))
         .group_by(table.c.slot_at)
@@ -247,7 +244,7 @@ class _Busy:
         table = tables.pipeline_runs
         rows = connection.execute(
             sa.select(table.c.started_at, table.c.finished_at)
-            .where(table.c.job == job, table.c.status.in_(("running", *ENDED)))
+            .where(table.c.job == job, table.c.status.in_(("running", *TIMED)))
             .where(sa.or_(table.c.finished_at.is_(None), table.c.finished_at > since))
             .order_by(table.c.started_at)
         ).all()

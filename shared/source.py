@@ -22,7 +22,6 @@ from sqlalchemy.engine import URL, Connection, Engine
 
 from shared import frames, history
 from shared.cells import (
-    ISO_SQL,
     LATEST,
     MICROSECONDS,
     SELDOM_DAYS,
@@ -160,6 +159,7 @@ class Source:
         if not faults:
             self.kinds = self._kinds(faults)
             faults.extend(self._wrong_roles())
+            faults.extend(self._unsorted_arrivals(connection))
         if faults:
             raise ConfigurationError(faults)
         self._unique = _is_unique(connection, self.table, self.mapping.id)
@@ -211,8 +211,25 @@ class Source:
         ]
         return faults
 
+    def _unsorted_arrivals(self, connection: Connection) -> list[str]:
+        """Texts that do not sort by time cannot be asked for what arrived since a moment; judged
+        by most of the first thousand rows."""
+        name = self.mapping.arrived_at
+        if name is None or self.type_of(name) != "text":
+            return []
+        text = sa.cast(self.table.c[name], sa.Text).label("text")
+        first = sa.select(text).limit(1000).subquery()
+        unlike = sa.case((unlike_iso(first.c.text, connection.dialect), 1.0), else_=0.0)
+        share = sa.select(sa.func.avg(unlike)).where(first.c.text.is_not(None))
+        if (connection.execute(share).scalar() or 0) <= 0.5:
+            return []
+        return [
+            f"[source.transactions] arrived_at: {self.mapping.table}.{name} holds text that is not "
+            "ISO and so does not sort by time. Map a view that gives a timestamp, or ISO text."
+        ]
+
     def type_of(self, column: str) -> str:
-        """What a transactions' column holds: one of the names of `_category`."""
+        """What a transactions' column holds: one of the names of `category`."""
         return self.types[f"{self.mapping.table}.{column}"]
 
     def changed(self, recorded: Mapping[str, str]) -> list[str]:
@@ -402,16 +419,13 @@ class Source:
         kind = self.types[f"{self.settings.customers.table}.{name}"]  # type: ignore[union-attr]
         return "numbers" if kind in ("integer", "number") else "categories"
 
-    def moment_of(self, key: str, clock: int) -> int:
-        """When a transaction occurred, by its id as text; refuses an id that no valid row has."""
+    def moment_of(self, key: int | str, clock: int) -> int:
+        """When a transaction occurred, by its id; refuses an id that no valid row has."""
         column = self.table.c[self.mapping.id]
-        value: Any = key
-        if self.kinds["transaction"] == "integer":
-            value = int(key) if key.removeprefix("-").isdecimal() else None
         same = (
             sa.cast(column, sa.Text) == key
             if self.kinds["transaction"] == "uuid"
-            else column == value
+            else column == key
         )
         roles = self._roles()
         table = self._reader.read(sa.select(*self._columns(roles)).where(same))
@@ -551,8 +565,7 @@ class Source:
     def _unreadable(self) -> Any:
         """A clause that keeps at least the times which no reader can read as a moment."""
         column, kind = self.table.c[self.mapping.time], self.type_of(self.mapping.time)
-        sqlite = self.url.get_backend_name() == "sqlite"
-        if kind == "epoch" and sqlite:
+        if kind == "epoch" and self.url.get_backend_name() == "sqlite":
             return sa.func.typeof(column).not_in(("integer", "real"))
         if kind != "text":
             return sa.false()
@@ -560,9 +573,7 @@ class Source:
             return sa.true()
         text = sa.cast(column, sa.Text)
         seldom = sa.func.substr(text, 6, 5).in_(SELDOM_DAYS)
-        if sqlite:
-            return sa.or_(seldom, *unlike_iso(text))
-        return sa.or_(seldom, sa.not_(text.regexp_match(ISO_SQL)))
+        return sa.or_(seldom, unlike_iso(text, self.engine.dialect))
 
     def _bound(self, value: int, slack: timedelta, kind: str | None = None) -> Any:
         """A moment as the time column compares: exact for epochs and zones, else with slack."""
@@ -779,7 +790,6 @@ def category(connection: Connection, column: sa.Column[Any], *, time: bool = Fal
     sqlite = connection.dialect.name == "sqlite"
     if sqlite and (time or kind == "other" or kind in ("date", "timestamp")):
         kind = _stored(connection, column) or kind
-        return "epoch" if time and kind in ("integer", "number") else kind
     return "epoch" if time and kind in ("integer", "number") else kind
 
 

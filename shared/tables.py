@@ -94,6 +94,10 @@ class Tables:
     def name(self, name: str) -> str:
         return f"{self.prefix}{name}"
 
+    def lock(self, name: str) -> str:
+        """The name of a lock that those share who write into these tables."""
+        return f"{self.schema}/{self.prefix}{name}"
+
     def __getattr__(self, name: str) -> sa.Table:
         key = f"{self.schema}.{self.prefix}{name}" if self.schema else f"{self.prefix}{name}"
         try:
@@ -161,7 +165,7 @@ def _unique(
 
 def _models(tables: Tables) -> None:
     _table(tables, "settings", _text("key", primary_key=True), _text("value", nullable=False))
-    _table(
+    models = _table(
         tables,
         "model_versions",
         _text("model_version_id", primary_key=True),
@@ -180,6 +184,8 @@ def _models(tables: Tables) -> None:
         _text("sha256", nullable=False),
         sa.Column("artifact", sa.LargeBinary, nullable=False),
     )
+    leads = models.c.status == sa.literal_column("'champion'")
+    _unique(tables, "one_champion", models.c.kind, where=leads)
 
 
 def _runs(tables: Tables) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from shared import frames, registry, runs
+from shared import accounts, frames, registry, runs
 from shared.config import Configuration
 from shared.errors import PeerwatchError
 from shared.runs import Results
@@ -267,23 +267,20 @@ def _books(source: Source, results: Results, clock: int) -> list[dict[str, Any]]
     """The source counted anew against the books; what has arrived since waits for the next run."""
     counts, undated = source.counted(clock)
     with results.transaction() as connection:
-        known = runs.read_settings(connection, results.tables, "score_from")
-        if not known:
+        known = runs.setting(connection, results.tables, "score_from")
+        if known is None:
             return [{"text": "no scoring run yet: there are no books to check", "rows": 0}]
         table = results.tables.source_days
         then = {row.day: row.source_rows for row in connection.execute(sa.select(table))}
+        pending, late = accounts.waiting(connection, results.tables)
         view = results.tables.view("coverage")
-        sums: list[Any] = [
-            sa.func.coalesce(sa.func.sum(sa.column(name)), 0) for name in ("pending", "too_late")
-        ]
-        pending, late = connection.execute(sa.select(*sums).select_from(view)).one()
         gone = sa.column("gone_from_source", sa.BigInteger)
         select = sa.select(sa.column("day", sa.Date), gone).select_from(view).where(gone > 0)
         lacking = connection.execute(select).all()
     days = counts.index.to_numpy().astype("datetime64[D]").astype(object)
     now = {day: int(rows) for day, rows in zip(days, counts, strict=True)}
     now |= {None: undated} if undated else {}
-    scope = date.fromisoformat(known[""])
+    scope = date.fromisoformat(known)
     arrived = sum(
         max(rows - then.get(day, 0), 0) for day, rows in now.items() if day is None or day >= scope
     )
@@ -295,7 +292,7 @@ def _books(source: Source, results: Results, clock: int) -> list[dict[str, Any]]
     return [
         {
             "text": "no day of the source has fewer rows than were counted "
-            f"({_waiting(int(pending) + arrived, int(late))})",
+            f"({_waiting(pending + arrived, late)})",
             "rows": fewer,
         },
         {"text": "no scored row has gone from the source", "rows": missed},

@@ -1,13 +1,20 @@
-"""A pooler of PostgreSQL by transaction, as pgbouncer is: real sessions, shared by turns."""
+"""Poolers of PostgreSQL by transaction: pgbouncer where it is installed, and a double of it, which
+shares real sessions by turns."""
 
 from __future__ import annotations
 
+import os
+import pwd
 import select
 import socket
 import struct
+import subprocess
+import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy.engine import URL, make_url
@@ -113,6 +120,68 @@ def _refusal(text: str) -> bytes:
     fields = {"S": "FATAL", "V": "FATAL", "C": "08P01", "M": text}
     body = b"".join(f"{k}{v}\0".encode() for k, v in fields.items()) + b"\0"
     return b"E" + struct.pack("!i", len(body) + 4) + body
+
+
+PGBOUNCER = """
+[databases]
+* = host={host} port={port} user={user}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {door}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = 1
+ignore_startup_parameters = {dropped}
+"""
+STARTED = 10.0  # seconds in which it must listen
+
+
+@contextmanager
+def pgbouncer(url: str, *, drops_options: bool) -> Iterator[str]:
+    """The URL of a database through pgbouncer."""
+    server = make_url(url)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        door = free.getsockname()[1]
+    host = str(server.query.get("host") or server.host)
+    text = PGBOUNCER.format(
+        host=host, port=server.port or 5432, user=server.username or "postgres", door=door,
+        dropped="extra_float_digits" + ",options" * drops_options,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        path = Path(folder, "pgbouncer.ini")
+        path.write_text(text)
+        process = subprocess.Popen(
+            ["pgbouncer", "--quiet", *_not_root(host), str(path)], stderr=subprocess.DEVNULL
+        )
+        try:
+            _await(door)
+            pooled = server.difference_update_query(["host"]).set(host="127.0.0.1", port=door)
+            yield pooled.render_as_string(hide_password=False)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _not_root(host: str) -> list[str]:
+    """It refuses to run as root: the owner of the server's socket may, and reach that."""
+    if os.geteuid() != 0:
+        return []
+    owner = pwd.getpwuid(Path(host).stat().st_uid).pw_name if host.startswith("/") else "nobody"
+    return ["--user", owner]
+
+
+def _await(port: int) -> None:
+    until = time.monotonic() + STARTED
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.05)
 
 
 @contextmanager

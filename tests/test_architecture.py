@@ -70,7 +70,6 @@ PUT_TOGETHER = {
     ("shared/manners", "explain"),  # a compiled statement behind EXPLAIN
     ("shared/manners", "explain.replace('%', '%%')"),
     ("shared/manners", "f'SELECT max(rowid) FROM {table}'"),  # quoted by the dialect
-    ("shared/migrating", "str(LOCK)"),
     # Our own views, in revisions whose texts stand in them; names plain by the configuration.
     ("shared/revising", "f'CREATE VIEW {qualified(view)} AS {text.format(**standing_for)}'"),
     ("shared/revising", "f'DROP VIEW {qualified(view)}'"),

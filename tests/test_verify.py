@@ -135,12 +135,6 @@ CORRUPTIONS = {
         "UPDATE #model_versions SET sha256 = 'abc'",
         {"every stored model is the one fitted": 1},
     ),
-    "a second champion": (
-        "INSERT INTO #model_versions SELECT 'x-' || substr(sha256, 1, 10), kind, parent_id, "
-        "status, created_at, trained_from, trained_to, rows, metrics, card, gate, promoted_at, "
-        "promoted_by, sha256, artifact FROM #model_versions",
-        {"a kind has at most one champion": 1},
-    ),
     "a gap between periods": (
         "UPDATE #customer_segments SET valid_to = '2026-01-20T00:00:00.000000Z' WHERE "
         "valid_to IS NOT NULL",
@@ -224,9 +218,24 @@ def test_what_was_tampered_with_is_named_and_nothing_else(bank, what):
     assert all(rows in (None, found[text]) for text, rows in expected.items())
 
 
+def without(bank, index):
+    """Nothing forbids any longer what the index was for."""
+    bank.say(f"DROP INDEX {index if 'sqlite' in bank.url else f'peerwatch.{index}'}")
+
+
+def test_a_second_champion_is_named(bank):
+    without(bank, "one_champion")
+    bank.say(
+        "INSERT INTO #model_versions SELECT 'x-' || substr(sha256, 1, 10), kind, parent_id, "
+        "status, created_at, trained_from, trained_to, rows, metrics, card, gate, promoted_at, "
+        "promoted_by, sha256, artifact FROM #model_versions"
+    )
+
+    assert broken(bank) == {"a kind has at most one champion": 1}
+
+
 def test_a_second_current_segment_row_is_named(bank):
-    index = "one_current_segment" if "sqlite" in bank.url else "peerwatch.one_current_segment"
-    bank.say(f"DROP INDEX {index}")
+    without(bank, "one_current_segment")
     bank.say("UPDATE #customer_segments SET valid_to = NULL WHERE customer_id = 1")
 
     assert broken(bank) == {

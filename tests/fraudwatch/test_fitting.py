@@ -13,6 +13,8 @@ from fraudwatch.config import Settings
 from fraudwatch.detector import Scored
 from fraudwatch.judging import Journal
 from fraudwatch.learning import Window
+from shared.errors import OvertakenError
+from tests.small_bank import FITTED, Bank, copies, few_steps
 
 NO_VERDICTS = pd.DataFrame(
     {"transaction_id": [], "verdict": [], "decided_at": np.empty(0, np.int64)}
@@ -54,3 +56,35 @@ def test_a_score_that_is_no_number_is_told_to_the_gate():
     likelihood = np.append(np.zeros(99), np.nan)
 
     assert not figures(likelihood, np.arange(100), days=1)["finite"]
+
+
+@pytest.mark.parametrize(
+    ("job", "led"),
+    [("fraudwatch.fit", True), ("fraudwatch.fit", False), ("fraudwatch.recalibrate", True)],
+)
+def test_a_promotion_in_the_middle_ends_the_run_that_compared_with_another(
+    fitted_sqlite, job, led, monkeypatch
+):
+    """Also a first fit, which would have led without a gate."""
+    measured = fitting._gate_figures
+
+    def meanwhile(learned, window, settings):
+        names = [name for name in bank.columns("model_versions") if name != "status"]
+        others = ", ".join(name for name in names if name != "model_version_id")
+        bank.say(
+            "UPDATE #model_versions SET status = 'retired' WHERE status = 'champion'",
+            f"INSERT INTO #model_versions (model_version_id, status, {others}) "
+            f"SELECT 'of a person', 'champion', {others} FROM #model_versions",
+        )
+        return measured(learned, window, settings)
+
+    monkeypatch.setattr(fitting, "_gate_figures", meanwhile)
+    with copies(fitted_sqlite) as url, few_steps():
+        bank = Bank(url)
+        if not led:
+            bank.say("UPDATE #model_versions SET status = 'candidate'")
+        with pytest.raises(OvertakenError, match="of a person became champion"):
+            bank.do(job, until=FITTED)
+
+        leading = bank.ask("SELECT model_version_id FROM #model_versions WHERE status = 'champion'")
+        assert leading == [("of a person",)] and bank.count("model_versions") == 2

@@ -99,6 +99,15 @@ def test_a_run_by_hand_always_looks_back_wholly(bank):
     assert looked_at(bank, SOON, scheduled=False) == looked_at(bank, HOUR)
 
 
+def test_a_run_by_hand_up_to_an_earlier_moment_is_no_look_back(bank):
+    before = looked_at(bank, HOUR, END)
+    scored(bank, SOON, END)
+
+    bank.score(now=NOW + HOUR - SECOND, until=UNTIL - 3 * DAY)
+
+    assert looked_at(bank, HOUR, END) == before, "what came late after it is still looked for"
+
+
 def test_a_clock_that_went_back_does_not_put_off_the_look_back(bank):
     assert looked_at(bank, -SECOND) == looked_at(bank, HOUR)
 
@@ -107,6 +116,14 @@ def test_another_scope_is_looked_at_from_its_start_at_once(bank):
     bank.settings["score_from"] = (SCOPE - 3 * DAY).date()
 
     assert looked_at(bank, SOON) == (SCOPE - 3 * DAY, True)
+
+
+def test_a_run_by_hand_that_ends_early_does_not_count_as_one_of_an_earlier_scope(bank):
+    bank.settings["score_from"] = (SCOPE - 3 * DAY).date()
+
+    bank.score(now=NOW + SECOND, until=SCOPE - 2 * DAY)
+
+    assert looked_at(bank, SOON) == (SCOPE - 3 * DAY, True), "two days of it were not looked at"
 
 
 def test_a_commit_order_hole_is_found_by_the_next_whole_look_back(fitted_database):

@@ -116,14 +116,15 @@ def test_the_report_is_given_the_closed_days_the_newest_drift_and_what_was_said(
     close(bank, day, "0.1")
     said(bank, alert_id=an_alert(bank)[0], verdict=YES)
     bank.say("DELETE FROM #drift_metrics")
-    for at, run_id in enumerate(("1", "2")):
+    ours, theirs = "fraudwatch.score", "segmenter.score"
+    for run_id, job, started in (("1", ours, 2), ("2", ours, 1), ("3", theirs, 3)):
         bank.say(
             "INSERT INTO #pipeline_runs (run_id, job, trigger, status, started_at, rows_read, "
             "rows_written, rows_quarantined, rows_late, rows_too_late) VALUES "
-            f"('{run_id}', 'j', 'm', 'failed', '2027-01-0{2 - at}T00:00:00.000000Z', 0, 0, 0, "
+            f"('{run_id}', '{job}', 'm', 'failed', '2027-01-0{started}T00:00:00.000000Z', 0, 0, 0, "
             "0, 0)",
             "INSERT INTO #drift_metrics (run_id, feature, statistic, value, threshold, drifted) "
-            f"VALUES ('{run_id}', 'p_value', 's', {at}, 5, false)",
+            f"VALUES ('{run_id}', 'p_value', 's', 1, 5, false)",
         )
     results = runs.open_results(bank.config)
 
@@ -131,7 +132,7 @@ def test_the_report_is_given_the_closed_days_the_newest_drift_and_what_was_said(
         found = store.report_frames(connection, results.tables, FITTED.date())
 
     assert [str(value) for value in found["closed_days"].day] == [day]
-    assert found["drift"].run_id.tolist() == ["1"], "the one that began later"
+    assert found["drift"].run_id.tolist() == ["1"], "the scoring of payments that began last"
     alerts = found["alerts"].set_index("alert_id")
     assert alerts.index.is_unique and len(alerts) == bank.count(
         "fraud_alerts", f"day >= '{FITTED.date()}'"
@@ -350,7 +351,8 @@ def a_sheet(folder: Path, text: str) -> Path:
     return path
 
 
-def test_a_sheet_of_verdicts_is_recorded_at_once(bank, tmp_path):
+def test_a_sheet_of_verdicts_is_recorded_at_once(bank, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "MOST_KEYS", 2)
     (one, _), (_, two) = an_alert(bank), an_alert(bank, 1)
     sheet = a_sheet(
         tmp_path,
@@ -392,7 +394,16 @@ def test_all_faults_of_a_sheet_are_told_and_nothing_is_recorded(bank, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a;b\n1;2\n", "verdict\nx\n", "alert_id,verdict,who\na,b,c\n", 'a,"b\n'], ids=repr
+    "text",
+    [
+        "",
+        "a;b\n1;2\n",
+        "verdict\nx\n",
+        "alert_id,verdict,who\na,b,c\n",
+        'a,"b\n',
+        "alert_id,verdict\n",
+    ],
+    ids=repr,
 )
 def test_a_file_that_is_no_sheet_of_verdicts_is_refused(bank, tmp_path, text):
     with pytest.raises(ConfigurationError, match=r"verdicts\.csv"):

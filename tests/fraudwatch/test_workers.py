@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import signal
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fraudwatch import workers
-from fraudwatch.workers import _blocks, _bytes, _frame
+from fraudwatch.workers import FRAMES, Part, Task, _blocks, _bytes, _frame, _Worker
 from shared import accounts
-from shared.errors import ConfigurationError, TemporaryError
+from shared.errors import ConfigurationError, PeerwatchError, TemporaryError
 from tests.small_bank import Bank, copies
 
 KEPT = ("transaction_scores", "fraud_alerts", "fraud_alert_reasons", "closed_days",
@@ -22,14 +27,14 @@ KEPT = ("transaction_scores", "fraud_alerts", "fraud_alert_reasons", "closed_day
 OF_RUNS = ("run_id", "scored_at", "created_at", "closed_at", "seen_at", "counted_at")
 
 
-@given(st.integers(0, 50), st.integers(1, 9))
+@given(st.integers(1, 50), st.integers(1, 9))
 def test_blocks_are_neighbours_and_as_even_as_can_be(count, shared):
     slices = [(at, at + 1) for at in range(count)]
 
     blocks = _blocks(slices, shared)
 
     assert [one for block in blocks for one in block] == slices
-    assert len(blocks) == min(max(count, 1), shared)
+    assert len(blocks) == min(count, shared)
     assert max(map(len, blocks)) - min(map(len, blocks)) <= 1
 
 
@@ -88,9 +93,11 @@ def _rounded(row):
     return tuple(float(f"{cell:.9g}") if isinstance(cell, float) else cell for cell in row)
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_workers_leave_the_tables_that_one_process_leaves(bank, another_bank, count, monkeypatch):
-    monkeypatch.setattr(workers, "BLOCK_SLICES", 2)  # several rounds
+@pytest.mark.parametrize(("count", "block"), [(2, 16), (3, 2)], ids=["once", "several rounds"])
+def test_workers_leave_the_tables_that_one_process_leaves(
+    bank, another_bank, count, block, monkeypatch
+):
+    monkeypatch.setattr(workers, "BLOCK_SLICES", block)
 
     alone, together = score(another_bank, 1), score(bank, count)
 
@@ -99,10 +106,12 @@ def test_workers_leave_the_tables_that_one_process_leaves(bank, another_bank, co
     assert left(bank) == left(another_bank)
 
 
-def test_more_workers_than_slices_are_none_too_many(bank):
-    bank.score(options={"workers": 2})
+def test_more_workers_than_slices_are_none_too_many(bank, another_bank, monkeypatch):
+    monkeypatch.setattr(accounts, "SLICE_ROWS", 500)
+    another_bank.score()
 
-    assert score(bank, 9).rows_written == 0
+    assert score(bank, 9).rows_written == len(another_bank.published())
+    assert bank.count("run_batches") < 9
 
 
 def test_what_a_worker_cannot_do_is_told_as_if_it_were_done_here(bank):
@@ -150,3 +159,83 @@ def test_workers_end_with_the_run_that_started_them(bank, monkeypatch):
         score(bank, 3)
 
     assert [worker.process.poll() for worker in seen] == [-9, -9]
+
+
+# --- what travels between the two ---------------------------------------------------------------
+
+TASK = Task(
+    "peerwatch.toml", "fraudwatch.score", "a run", "2026-03-20T12:00:00", "a model", "", True
+)
+NOBODY = SimpleNamespace(command="fraudwatch score")
+
+
+def handed_over(monkeypatch, assessed):
+    """What a worker writes whose parts these are."""
+    out = io.BytesIO()
+    told = json.dumps({**TASK.__dict__, "slices": [(0, 1)]})
+    monkeypatch.setattr(sys, "stdin", io.StringIO(told))
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(buffer=out))
+    monkeypatch.setattr(workers, "_assessed", assessed)
+    workers.main()
+    return out.getvalue()
+
+
+def taken(stream):
+    """The parts that a coordinator takes from what a worker, now dead, has written."""
+    worker = _Worker(NOBODY, TASK, [(0, 1)])
+    worker.process = SimpleNamespace(wait=lambda: -9)
+    worker._read(io.BytesIO(stream))
+    return list(worker.parts())
+
+
+def a_part():
+    frame = pd.DataFrame({"transaction_id": [1, 2], "text": ["a", None]})
+    return Part((0, 1), 2, **dict.fromkeys(FRAMES, frame))
+
+
+def test_a_part_that_was_cut_off_while_it_was_written_is_not_taken(monkeypatch):
+    whole = handed_over(monkeypatch, lambda *_: iter([a_part()]))
+
+    assert [part.rows_read for part in taken(whole)] == [2]
+    for length in {*range(0, len(whole), 97), *range(len(whole) - 600, len(whole), 8)}:
+        with pytest.raises(TemporaryError, match="ended with -9 before its part was done"):
+            taken(whole[:length])
+
+
+def test_an_unforeseen_error_of_a_worker_is_told_without_its_text(monkeypatch):
+    def fails(*_):
+        raise ValueError("4711 of Mrs Miller")
+
+    stream = handed_over(monkeypatch, fails)
+
+    with pytest.raises(PeerwatchError, match="An unforeseen ValueError stopped a worker") as told:
+        taken(stream)
+    assert b"Miller" not in stream and told.value.exit_code == 1
+
+
+def test_a_worker_whose_coordinator_is_gone_ends_without_a_word():
+    nobody, out = os.pipe()
+    os.close(nobody)
+
+    ended = subprocess.run(
+        [sys.executable, "-c", "from fraudwatch.workers import main; main()"],
+        input=b"cut off", stdout=out, stderr=subprocess.PIPE, check=False,
+    )  # fmt: skip
+
+    os.close(out)
+    assert (ended.returncode, ended.stderr) == (1, b"")
+
+
+def test_a_worker_is_not_in_reach_of_the_coordinators_terminal():
+    with _Worker(NOBODY, TASK, []) as worker:
+        assert os.getsid(worker.process.pid) == worker.process.pid
+
+
+def test_a_worker_that_ended_at_once_is_told_as_such(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/true")
+    # More than a pipe holds, so that it is written to one that nobody reads.
+    with (
+        _Worker(NOBODY, TASK, [(at, at) for at in range(20_000)]) as worker,
+        pytest.raises(TemporaryError, match="ended with 0 before its part was done"),
+    ):
+        list(worker.parts())

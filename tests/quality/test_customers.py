@@ -67,11 +67,14 @@ class Table:
         return train(part, self.declared, Settings(**settings), np.random.default_rng(seed))[0]
 
     def continuous(self, fitted: Segmentation) -> Table:
-        """The table with the features alone that a fit has taken for continuous throughout."""
+        """The table with the features alone that a fit has taken for continuous throughout, and
+        the customers alone of whom all of these are known: peers take no missing cells."""
         found = [item for stratum in fitted.strata for item in stratum.columns.kinds.items()]
         other = {name for name, kind in found if kind != CONTINUOUS}
         names = {name for name, _ in found} - other
-        return replace(self, declared=tuple(f for f in self.declared if f.name in names))
+        known = self.frame[sorted(names)].notna().all(axis=1)
+        declared = tuple(f for f in self.declared if f.name in names)
+        return replace(self, frame=self.frame[known], declared=declared)
 
 
 @dataclass(frozen=True)
@@ -182,8 +185,8 @@ def halves_agree(table: Table, seed: int) -> float:
 
 
 def test_no_component_is_at_the_floor_and_no_peer_has_the_better_likelihood(table: Table) -> None:
+    table = table.continuous(table.fitted(np.ones(len(table.frame), dtype=bool), seed=0))
     held_out = np.random.default_rng(0).random(len(table.frame)) < HELD_OUT
-    table = table.continuous(table.fitted(~held_out, seed=0))
     fitted = table.fitted(~held_out, seed=0)
 
     found = [
@@ -243,9 +246,9 @@ def systems(
 
 
 def matrix(stratum: Stratum, part: pd.DataFrame, seed: int) -> np.ndarray:
-    """The stratum's columns as its mixture sees them, counts spread, a missing cell at the mean."""
+    """The stratum's columns as its mixture sees them, counts spread."""
     rows = part.iloc[stratum.members(part)]
-    return np.nan_to_num(stratum.columns.matrix(rows, np.random.default_rng(seed)))
+    return stratum.columns.matrix(rows, np.random.default_rng(seed))
 
 
 def ordinary(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ import pytest
 
 from segmenter.columns import MOST_DAYS, Columns, dequantised
 from segmenter.layout import Layout
-from shared.encoding import Encoder, Feature
+from shared.encoding import Feature
 
 FEATURES = (
     Feature("recency_days", "continuous", "shape", "days", "recency", "log1p"),
@@ -106,20 +106,6 @@ def test_columns_are_read_back_from_their_document() -> None:
 
     assert again == columns
     np.testing.assert_array_equal(again.matrix(frame), columns.matrix(frame))
-
-
-def test_an_older_model_draws_its_shares_to_their_centers() -> None:
-    """Its document names no kinds; the more days a share rests on, the less it is drawn."""
-    frame = pd.DataFrame({"purchase_days": [2.0, 98.0], "weekend_share": [0.0, 0.0]})
-    encoder = Encoder.fit(customers(), FEATURES[2:3])
-    document = {"encoder": encoder.to_json(), "centers": {"weekend_share": 0.5}}
-
-    columns = Columns.from_json(document)
-
-    assert columns.drawn(frame).weekend_share.tolist() == [0.25, 0.01]
-    assert columns.declaration == {"kinds": None, "trials": None}
-    drawn = pd.DataFrame({"weekend_share": [0.25, 0.01]})
-    np.testing.assert_array_equal(columns.matrix(frame), encoder.transform(drawn))
 
 
 def test_counts_are_spread_within_half_a_unit_and_nothing_else_moves() -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from segmenter import drift
 from shared.cli import cli
+from shared.reports import DRIFT
 from shared.synthetic import START
 from tests.segmenter.test_jobs import END, Bank
 
@@ -139,7 +140,7 @@ def test_a_model_without_a_footing_and_a_scoring_without_purchases_say_nothing()
 
     for fitted, seen in (({}, density), (drift.footing(frame, COLUMNS, density), density * np.nan)):
         found = drift.measured(fitted, frame, seen)
-        assert list(found) == list(drift.COLUMNS) and found.empty
+        assert list(found) == list(DRIFT) and found.empty
         assert drift.drifted(found) == [] and drift.said(found) == ""
     assert drift.footing(frame, COLUMNS, density * np.nan) == {}
 

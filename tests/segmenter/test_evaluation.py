@@ -17,13 +17,17 @@ from hypothesis import strategies as st
 from scipy.stats import kruskal
 from sklearn.metrics import adjusted_rand_score
 
-from segmenter.evaluation import foresight, k_means, rank_eta_squared, rfm_groups
+from segmenter.evaluation import _between, _ranks, foresight, k_means, rfm_groups
 from shared.cli import cli
 from tests.builders import COLUMNS, make_results, make_table, toml
 
 pytestmark = pytest.mark.usefixtures("one_family")
 
 VALUES = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3)), min_size=5, max_size=60)
+
+
+def rank_eta_squared(outcome, group):
+    return _between(_ranks(outcome), pd.factorize(np.asarray(group))[0])
 
 
 @given(VALUES)

@@ -355,6 +355,12 @@ def test_backfill_rebuilds_the_months_before_and_touches_nothing_else(bank: Bank
     assert len(first) == len(current)
     april = "2025-04-01"
     assert sum(str(moment).startswith(april) for _, moment in first) >= 190
+    whole = "b.window_from = r.window_from AND b.window_to = r.window_to"
+    books = bank.ask(
+        f"SELECT {whole} FROM #run_batches b JOIN #pipeline_runs r ON r.run_id = b.run_id "
+        "WHERE r.job = 'backfill.segmenter'"
+    )
+    assert set(books) == {(True,)}, "the books tell of all months, as the run does"
 
 
 def test_a_customer_without_a_purchase_in_the_window_is_inactive(local_bank: Bank) -> None:

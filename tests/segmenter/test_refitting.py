@@ -6,14 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-import pytest
 from scipy.stats import multivariate_normal
 
 from segmenter import decisions
 from segmenter.config import Settings
 from segmenter.lineage import match
 from segmenter.refitting import Fitted, Previous, Task, gains, log_likelihood, refitted, wins
-from segmenter.training import Stratum
 from shared.encoding import Feature
 
 NAMES = ("x", "y")
@@ -129,41 +127,6 @@ def test_the_measure_is_that_of_real_units_whatever_the_encoder() -> None:
 
     assert mixture.tails_ == "gaussian"
     np.testing.assert_allclose(found, density, rtol=1e-6)
-
-
-@pytest.mark.parametrize("center", [0.2, 0.7])
-def test_the_measure_of_an_older_models_share_follows_the_slope_of_its_smoothing(
-    center: float,
-) -> None:
-    """Older models hold a share as a continuous column, drawn to a center."""
-    features = (*FEATURES, Feature("s", "continuous", "shape", "share", "s", "logit"))
-    share = np.random.default_rng(3).uniform(0.1, 0.9, 600)
-    asked = Task(customers(0).assign(s=share), features, Settings(segments=1), {}, 0)
-    (stratum,) = asked.fitted(None, {}).segmentation.strata
-    moved, other = (
-        replace(stratum, columns=replace(stratum.columns, centers={"s": to}))
-        for to in (center, 0.5)
-    )
-    one = asked.frame.iloc[:50]
-    step = 1e-6
-
-    def slope(stratum: Stratum) -> np.ndarray:
-        above = stratum.matrix(one.assign(s=one.s + step))[:, 2]
-        return np.log((above - stratum.matrix(one.assign(s=one.s - step))[:, 2]) / (2 * step))
-
-    added = [
-        log_likelihood(s, one, ["x", "s"]) - log_likelihood(s, one, ["x"]) - alone(s, one)
-        for s in (other, moved)
-    ]
-
-    np.testing.assert_allclose(added[1] - added[0], slope(moved) - slope(other), atol=1e-5)
-
-
-def alone(stratum: Stratum, frame: pd.DataFrame) -> np.ndarray:
-    """Log density of the encoded share given the encoded x."""
-    both, first = (stratum.matrix(frame) for _ in range(2))
-    both[:, 1], first[:, 1:] = np.nan, np.nan
-    return np.subtract(*(stratum.mixture.score_samples(rows) for rows in (both, first)))
 
 
 def test_fits_are_compared_on_the_columns_of_both() -> None:

@@ -244,7 +244,7 @@ def test_what_is_published_says_how_it_was_made_and_how_stable_it_is() -> None:
     assert f"Customers with one purchase day: 1 segment, {made} Customers with" in text
     assert "Customers with several purchase days: 4 segments, cells of recency" in text
     assert "agree to 0.62 of 1 (adjusted Rand index), below 0.8" in text
-    assert f"All customers: 3 segments, {made} Fits on halves of these" in text
+    assert f"All customers: 3 segments, {made} Fits on samples of these" in text
     assert "agree to 0.91 of 1 (adjusted Rand index); segments count as stable" in text
 
 

@@ -412,15 +412,6 @@ def test_joined_parts_keep_the_density_and_add_their_posteriors() -> None:
     np.testing.assert_allclose(posteriors(grouped)[:, 0], posteriors(terms)[:, :2].sum(axis=1))
 
 
-def test_a_continuum_is_not_joined_into_one_segment_of_everybody() -> None:
-    means = [0.0, 1.0, 2.0, 3.0]
-    draws = np.random.default_rng(0).normal(np.repeat(means, 1_000))
-
-    groups, _ = merge(log_terms_of(means, draws), max_share=0.6)
-
-    assert sorted(groups) == [(0, 1), (2, 3)]
-
-
 def test_too_many_and_too_small_groups_go_to_the_nearest() -> None:
     draws = np.random.default_rng(0).normal(np.repeat([0.0, 20.0, 50.0], [1_000, 30, 1_000]))
     terms = log_terms_of([0.0, 20.0, 50.0], draws)

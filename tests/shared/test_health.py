@@ -16,6 +16,7 @@ from shared.cli import main
 from shared.database import insert_row
 from shared.frames import micros
 from shared.health import check, openmetrics
+from shared.rules import Entry
 from shared.runs import COUNTS, Results, new_id, write_settings
 from shared.slots import look
 from tests.builders import make_results, toml
@@ -155,6 +156,24 @@ def test_a_job_that_never_ran_is_late_from_the_first_look_on(bank):
     assert bank.job(SCORE, NOON).due_since == NOON
     assert bank.job(REPORT, NOON).due_since == NOON - 6 * HOUR
     assert len(bank.check(NOON + 61 * MINUTE).reasons) == 2
+
+
+def test_a_rule_that_is_new_has_missed_nothing_since_the_last_run_by_hand(bank):
+    bank.ran(SCORE, None, started=NOON - 72 * HOUR, trigger="manual")
+    look(bank.results, bank.config.schedule, NOON)
+
+    assert bank.job(SCORE, NOON + 10 * MINUTE).due_since == NOON
+    assert not any(SCORE in reason for reason in bank.check(NOON + 10 * MINUTE).reasons)
+
+
+def test_a_rule_that_is_changed_has_missed_nothing_since_the_last_run_under_the_old_one(bank):
+    look(bank.results, {SCORE: Entry("0 12 * * fri")}, NOON - 144 * HOUR)
+    bank.ran(SCORE, NOON - 144 * HOUR)
+    look(bank.results, bank.config.schedule, NOON)
+
+    assert bank.job(SCORE, NOON + 10 * MINUTE).due_since == NOON
+    bank.ran(SCORE, NOON)
+    assert bank.job(SCORE, NOON + 40 * MINUTE).due_since == NOON + 15 * MINUTE
 
 
 def test_a_schedule_that_was_never_started_is_late_from_the_first_run_of_any_job(bank):

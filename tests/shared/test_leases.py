@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -185,6 +186,21 @@ def test_a_long_fit_keeps_its_lease_on_sqlite_where_only_writes_renew_it(sqlite_
         assert fenced(results, lease)
 
 
+def test_a_number_that_another_users_process_has_by_now_is_no_runner(results, monkeypatch):
+    def refused(_process, _signal):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", refused)
+    monkeypatch.setattr(leases, "_stat", lambda _process: ["S", *["0"] * 18, "555"])
+    machine = socket.gethostname()
+
+    assert leases._state(f"{machine} 1234 111") == leases.GONE
+    assert leases._state(f"{machine} 1234 555") == leases.RUNS
+
+    monkeypatch.setattr(leases, "_stat", lambda _process: [])  # the system does not tell
+    assert leases._state(f"{machine} 1234 111") == leases.RUNS
+
+
 def test_what_a_gone_runner_left_running_is_abandoned_and_what_lives_is_not(results, elsewhere):
     a_run_that_runs(results, "run-held")
     a_run_that_runs(results, "run-left", "segmenter.fit")
@@ -246,3 +262,31 @@ def test_a_cut_session_of_the_holder_is_opened_anew(postgresql_url, monkeypatch)
         assert fenced(results, lease)
         with pytest.raises(HeldError):
             taken(results, "run-2").__enter__()
+
+
+def test_a_lock_that_a_cut_session_still_holds_is_taken_when_it_is_free(postgresql_url):
+    results = make_results(postgresql_url)
+    lease = leases.Lease(results.tables, JOB, 1)
+    keys = leases._keys(results.tables, JOB, 1)
+    with taken(results):
+        pass
+    expired(results)
+
+    def is_free() -> bool:
+        with transaction(results.engine) as connection:
+            try_lock = sa.select(sa.func.pg_try_advisory_xact_lock(*keys))
+            return bool(connection.execute(try_lock).scalar())
+
+    with results.engine.connect() as cut:
+        cut.execute(sa.select(sa.func.pg_advisory_lock(*keys)))
+        with leases._Pulse(results.engine, lease) as pulse:
+            pulse._beat()
+            with pytest.raises(HeldError):
+                taken(results, "run-2").__enter__()
+            cut.execute(sa.select(sa.func.pg_advisory_unlock(*keys)))
+            assert is_free()
+
+            pulse._beat()
+
+            assert not is_free()
+    assert is_free()

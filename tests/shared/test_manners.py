@@ -50,7 +50,7 @@ from tests.builders import (
     ask,
     run_sql,
 )
-from tests.pooler import pooling
+from tests.pooler import pgbouncer, pooling
 from tests.small_bank import (
     END,
     FITTED,
@@ -101,6 +101,29 @@ def test_both_sessions_on_the_source_carry_the_job_and_the_run(postgresql_url):
 
     assert own in reads
     assert len(reads) == 2, "the one for rows is the second"
+
+
+def test_every_session_of_init_and_doctor_on_the_source_is_named_and_read_only(
+    postgresql_url, sqlite_url, tmp_path
+):
+    a_bank(postgresql_url, [a_transaction()])
+    bank = Bank(postgresql_url, results_url=sqlite_url)
+    bank.make_results()
+    seen: list[dict[str, str]] = []
+
+    def connected(connection: Any, _record: Any) -> None:
+        if hasattr(connection, "info"):  # of PostgreSQL
+            seen.append(connection.info.get_parameters())
+
+    sa.event.listen(sa.Engine, "connect", connected)
+    try:
+        setup.init(postgresql_url, tmp_path / "new.toml", dry_run=True, environment={})
+        setup.doctor(bank.config, NOW)
+    finally:
+        sa.event.remove(sa.Engine, "connect", connected)
+
+    assert {item["application_name"] for item in seen} == {"peerwatch/init", "peerwatch/doctor"}
+    assert all("-c default_transaction_read_only=on" in item["options"] for item in seen)
 
 
 @pytest.mark.parametrize("job", ["fraudwatch.score", "fraudwatch.recalibrate", "segmenter.fit"])
@@ -466,10 +489,17 @@ def test_doctor_proposes_the_index_that_finds_late_rows(sqlite_url):
     assert not any(text.endswith("(ts)") for text in helps), "another index begins with it"
 
 
-def test_a_pooler_that_takes_no_options_is_refused_by_name(postgresql_url):
+@pytest.fixture(params=[pooling, pgbouncer], ids=["double", "pgbouncer"])
+def pooler(request: pytest.FixtureRequest) -> Any:
+    if request.param is pgbouncer and shutil.which("pgbouncer") is None:
+        pytest.skip("pgbouncer is not installed")
+    return request.param
+
+
+def test_a_pooler_that_takes_no_options_is_refused_by_name(postgresql_url, pooler):
     a_bank(postgresql_url, [a_transaction()])
 
-    with pooling(postgresql_url, drops_options=False) as pooled:
+    with pooler(postgresql_url, drops_options=False) as pooled:
         found = told(pooled)
         with pytest.raises(ConfigurationError) as rows, Reader(parse_url(pooled)):
             pass
@@ -479,11 +509,11 @@ def test_a_pooler_that_takes_no_options_is_refused_by_name(postgresql_url):
     assert of(found, "results: ") == {f"results: {rows.value}": False}
 
 
-def test_a_pooler_that_drops_options_is_refused_before_anything_is_read(postgresql_url):
+def test_a_pooler_that_drops_options_is_refused_before_anything_is_read(postgresql_url, pooler):
     """Else nothing would keep a session from writing."""
     a_bank(postgresql_url, [a_transaction()])
 
-    with pooling(postgresql_url, drops_options=True) as pooled:
+    with pooler(postgresql_url, drops_options=True) as pooled:
         found = told(pooled)
 
     ((said, ok),) = of(found, "source: ").items()
@@ -491,11 +521,11 @@ def test_a_pooler_that_drops_options_is_refused_before_anything_is_read(postgres
     assert not ok
 
 
-def test_doctor_says_why_results_cannot_be_behind_a_pooler(sqlite_url, postgresql_url):
+def test_doctor_says_why_results_cannot_be_behind_a_pooler(sqlite_url, postgresql_url, pooler):
     a_bank(sqlite_url, [a_transaction()])
     Bank(sqlite_url, results_url=postgresql_url).make_results()
 
-    with pooling(postgresql_url, drops_options=True) as pooled:
+    with pooler(postgresql_url, drops_options=True) as pooled:
         through = of(told(sqlite_url, pooled), "sessions")
     direct = of(told(sqlite_url, postgresql_url), "sessions")
 

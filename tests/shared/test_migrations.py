@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -286,3 +287,46 @@ def test_the_revisions_are_numbered_and_follow_each_other():
     assert [name[:4] for name in names] == [f"{i + 1:04}" for i in range(len(names))]
     assert migrating.head() == names[-1][:4]
     assert (Path(migrating.directory()) / "env.py").is_file()
+
+
+def test_of_several_champions_of_a_kind_the_last_promoted_goes_on(database):
+    target, day = target_of(database), datetime(2026, 3, 1, tzinfo=UTC)
+    upgrade(database, "0007")
+    table = tables.tables(KINDS, target.schema).model_versions
+    usual = dict.fromkeys(("created_at", "trained_from", "trained_to"), day)
+    usual |= {"rows": 1, "metrics": {}, "card": {}, "gate": {}, "sha256": "", "artifact": b""}
+    models = {  # name: (kind, status, days until it was promoted)
+        "a": ("segmenter", "champion", 5),
+        "b": ("segmenter", "champion", 7),
+        "c": ("segmenter", "candidate", 9),
+        "d": ("fraudwatch", "champion", 5),
+        "e": ("fraudwatch", "champion", 5),
+        "f": ("fraudwatch", "champion", None),
+        "g": ("ranker", "champion", None),
+        "h": ("ranker", "retired", 2),
+    }
+
+    with transaction(engine(parse_url(database))) as connection:
+        for name, (kind, status, days) in models.items():
+            named = {"model_version_id": name, "kind": kind, "status": status}
+            promoted = None if days is None else day + timedelta(days)
+            row = usual | named | {"promoted_at": promoted}
+            connection.execute(sa.insert(table).values(row))
+        migrating.upgrade(connection, target)
+        found = dict(
+            connection.execute(sa.select(table.c.model_version_id, table.c.status)).fetchall()
+        )
+
+    before = {name: status for name, (_, status, _) in models.items()}
+    assert found == before | dict.fromkeys("adf", "retired")
+
+
+def test_the_newest_revision_is_printed_as_it_is_run(database):
+    target = target_of(database)
+    upgrade(database, "0007")
+
+    with transaction(engine(parse_url(database))) as connection:
+        printed = migrating.script(connection, target)
+
+    assert printed.count("SET status='retired'") == 1
+    assert printed.index("SET status=") < printed.index("CREATE UNIQUE INDEX one_champion")

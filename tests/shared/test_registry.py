@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from click.testing import CliRunner
 
 from shared import registry
+from shared.cli import cli
+from shared.database import lock
 from shared.errors import ConfigurationError, PeerwatchError
 from shared.runs import Results
-from tests.builders import make_results
+from tests.builders import make_results, toml
 
 NOW = datetime(2026, 3, 20, 12, tzinfo=UTC)
 WINDOW = (datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 3, 1, tzinfo=UTC))
@@ -174,3 +179,90 @@ def test_models_are_listed_newest_first_without_their_arrays(results):
     assert [item["model_version_id"] for item in found] == names[::-1]
     assert all("artifact" not in item for item in found)
     assert found[0]["rows"] == 100
+
+
+def champions(results: Results) -> list[str]:
+    with results.transaction() as connection:
+        return sorted(n for n, s in statuses(connection, results).items() if s == "champion")
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first champions", "later ones"])
+def test_of_two_that_promote_at_once_the_second_waits_and_leads_alone(results, first):
+    if not first:
+        with results.transaction() as connection:
+            before, _ = a_model(connection, results, 2)
+            registry.promote(connection, results.tables, before, by="gate", now=NOW)
+
+    def fit(seed: int) -> str:
+        with results.transaction() as connection:
+            name, _ = a_model(connection, results, seed)
+            registry.promote(connection, results.tables, name, by="gate", now=later(seed))
+        return name
+
+    with ThreadPoolExecutor(1) as beside:
+        with results.transaction() as connection:
+            one, _ = a_model(connection, results)
+            registry.promote(connection, results.tables, one, by="gate", now=later(0))
+            waiting = beside.submit(fit, 1)
+            with pytest.raises(TimeoutError):
+                waiting.result(0.3)
+        other = waiting.result(10)
+
+    assert champions(results) == [other]
+
+
+def test_a_ranker_waits_for_the_writers_of_its_domain(results):
+    with results.transaction() as connection:
+        name, _ = a_model(connection, results, kind="ranker")
+
+    def promote() -> None:
+        with results.transaction() as connection:
+            registry.promote(connection, results.tables, name, by="Ada", now=NOW)
+
+    with ThreadPoolExecutor(1) as beside:
+        with results.transaction() as connection:
+            lock(connection, results.tables.lock("fraudwatch"))
+            waiting = beside.submit(promote)
+            with pytest.raises(TimeoutError):
+                waiting.result(0.3)
+        waiting.result(10)
+
+    assert champions(results) == [name]
+
+
+def test_the_database_itself_refuses_a_second_champion(results):
+    table = results.tables.model_versions
+    with results.transaction() as connection:
+        first, _ = a_model(connection, results)
+        a_model(connection, results, seed=1)
+        registry.promote(connection, results.tables, first, by="gate", now=NOW)
+
+    with (
+        pytest.raises(PeerwatchError, match=r"(?i)unique.*(one_champion|model_versions\.kind)"),
+        results.transaction() as connection,
+    ):
+        connection.execute(sa.update(table).values(status="champion"))
+
+    assert champions(results) == [first]
+
+
+@pytest.mark.parametrize("words", [("promote", "{0}"), ("rollback", "fraudwatch")], ids=" ".join)
+def test_a_dry_run_says_who_would_be_champion(results, tmp_path, words):
+    url = results.engine.url.render_as_string(hide_password=False)
+    (tmp_path / "peerwatch.toml").write_text(toml(url))
+    with results.transaction() as connection:
+        before, now = (a_model(connection, results, seed)[0] for seed in range(2))
+        registry.promote(connection, results.tables, before, by="gate", now=later(0))
+        registry.promote(connection, results.tables, now, by="gate", now=later(1))
+    typed = ["--config", str(tmp_path / "peerwatch.toml"), "models"]
+    typed += [word.format(before) for word in words] + ["--by", "Ada"]
+
+    said = [
+        CliRunner().invoke(cli, [*typed, "--dry-run", *more]).output for more in ([], ["--json"])
+    ]
+
+    assert said[0].startswith(f"{before} would be champion")
+    assert json.loads(said[1]) == {"would_be_champion": before}
+    assert champions(results) == [now]
+    assert CliRunner().invoke(cli, typed).output.startswith(f"{before} is champion")
+    assert champions(results) == [before]

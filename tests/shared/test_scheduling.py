@@ -35,6 +35,7 @@ NOTHING = "pass"
 KILLED = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 EXIT = "import sys; sys.exit({})"
 ENDLESS = "import time\nprint('on', flush=True)\ntime.sleep(600)"
+WILLING = "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n" + ENDLESS
 DEAF = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + ENDLESS
 
 
@@ -256,12 +257,22 @@ def test_told_to_stop_the_scheduler_stops_its_jobs_and_ends(number):
     assert signal.getsignal(number) is before
 
 
+def test_a_job_that_ends_well_while_the_scheduler_stops_has_not_failed():
+    world = World(FIT, codes={FIT.job: WILLING})
+
+    done, _seconds = stopped_when_on(world, signal.SIGTERM)
+
+    assert world.children[0].process.returncode == 0
+    assert done.failed == []
+
+
 def test_a_job_that_does_not_stop_is_killed(monkeypatch):
     monkeypatch.setattr(scheduling, "STOP_SECONDS", 0.2)
     world = World(FIT, codes={FIT.job: DEAF})
 
-    stopped_when_on(world, signal.SIGTERM)
+    done, _seconds = stopped_when_on(world, signal.SIGTERM)
 
+    assert done.failed == [FIT]
     assert world.children[0].process.returncode == -signal.SIGKILL
 
 

@@ -795,6 +795,32 @@ def test_a_label_that_is_text_is_refused(database):
     assert "[source.transactions] label: card_tx.channel is text" in fault
 
 
+@pytest.mark.parametrize(
+    ("texts", "sorted_by_time"),
+    [
+        (["31/12/2026"], False),
+        (["12:00", "soon", "2026-03-01"], False),
+        (["2026-03-01 12:00:00", None, None], True),
+        (["2026-03-01T12:00:00.5Z", "2026-03-01", "31/12/2026"], True),
+        ([None, None], True),
+        ([], True),
+    ],
+)
+def test_arrivals_as_text_must_sort_by_time(database, texts, sorted_by_time):
+    rows = [a_transaction(number, arrived=text) for number, text in enumerate(texts)]
+    a_bank(database, rows, arrived="TEXT")
+
+    source = a_source(database, arrived_at="arrived")
+
+    if sorted_by_time:
+        with source:
+            pass
+        return
+    (fault,) = faults(source)
+    assert "arrived_at: card_tx.arrived holds text that is not ISO" in fault
+    assert not any(text in fault for text in texts)
+
+
 # --- views, schemas and hostile names -----------------------------------------------------------
 
 
