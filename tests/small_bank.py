@@ -21,6 +21,7 @@ from sqlalchemy.engine import make_url
 
 from fraudwatch import detector
 from fraudwatch.jobs import JOBS
+from segmenter import model
 from shared import config, migrating, runs
 from shared.jobs import Outcome, Request
 from shared.source import Source
@@ -276,6 +277,14 @@ def few_steps() -> Iterator[None]:
     """Training that is short: what is tested here is not how well the net learns."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(detector, "STEPS", STEPS)
+        yield
+
+
+@contextmanager
+def one_family() -> Iterator[None]:
+    """Fits of segments that are short: which family is best is tested elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "FAMILIES", ("VVI",))
         yield
 
 

@@ -93,7 +93,7 @@ def _rounded(row):
     return tuple(float(f"{cell:.9g}") if isinstance(cell, float) else cell for cell in row)
 
 
-@pytest.mark.parametrize(("count", "block"), [(2, 16), (3, 2)], ids=["once", "several rounds"])
+@pytest.mark.parametrize(("count", "block"), [(2, 16), (3, 3)], ids=["once", "several rounds"])
 def test_workers_leave_the_tables_that_one_process_leaves(
     bank, another_bank, count, block, monkeypatch
 ):

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from segmenter import model
+from tests import small_bank
 
 
 @pytest.fixture(scope="module")
 def one_family() -> Iterator[None]:
-    """Fits that are short: what is tested here is not which family is best."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "FAMILIES", ("VVI",))
+    """For modules that fit often."""
+    with small_bank.one_family():
         yield

@@ -46,7 +46,7 @@ def test_each_customer_gets_one_state() -> None:
     assert frame.loc[1, "log_likelihood"] == -11.0
 
 
-KEEPS = Match((1, 2), (1, 2), (), (), 3, pd.DataFrame())
+KEEPS = Match((1, 2), (1, 2), (), (), pd.DataFrame())
 
 
 def test_a_customer_stays_until_another_segment_leads_by_the_margin() -> None:
@@ -102,7 +102,7 @@ def test_the_gate_opens_for_a_model_that_moves_few_customers() -> None:
 def test_the_gate_tells_every_reason_at_once() -> None:
     previous = by_customer([1] * 50 + [2] * 50)
     current = by_customer([1] * 50 + [2] * 10 + [3] * 20 + [4] * 20)
-    matched = Match((1, 2, 3, 4), (1, 2), (3, 4), (6,), 5, pd.DataFrame())
+    matched = Match((1, 2, 3, 4), (1, 2), (3, 4), (6,), pd.DataFrame())
     refused = {"strata": [{"stratum": "all", "refused": "a component has an sd at the floor"}]}
 
     passed, reasons = gate(previous, current, matched, refused)

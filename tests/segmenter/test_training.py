@@ -232,23 +232,6 @@ def test_a_warm_fit_keeps_every_cell_in_its_place() -> None:
     assert (first == second).mean() >= 0.85
 
 
-def test_a_model_of_the_four_families_of_before_is_still_read() -> None:
-    frame, _ = customers(n=300)
-    segmentation, _ = fitted(frame)
-    stored = segmentation.to_arrays()
-    stored["all.family"] = np.array([0])  # full, by its place among the four
-    del stored["all.covariance_type"]
-    stored.pop("all.degrees_of_freedom", None)
-
-    again = Segmentation.from_arrays(stored, segmentation.header())
-
-    assert again.strata[0].mixture.covariance_type_ == "VVV"
-    np.testing.assert_array_equal(
-        again.score(frame).posterior.argmax(axis=1),
-        segmentation.score(frame).posterior.argmax(axis=1),
-    )
-
-
 def test_customers_without_a_purchase_have_no_density() -> None:
     frame, _ = customers(n=300)
     segmentation, diagnostics = fitted(frame)
