@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
+
 from tests.faults import arrivals
-from tests.faults.harness import counted
+from tests.faults.harness import Line, counted
 from tests.faults.kills import SCORING, Undisturbed, undisturbed
 from tests.faults.worlds import World, without_the_future
 from tests.small_bank import copies
 
 
-def test_rows_that_are_committed_out_of_order_are_scored(short: World) -> None:
-    line = arrivals.commit_order_hole(short, counted(3))
+@pytest.mark.parametrize(
+    "fault",
+    [
+        arrivals.commit_order_hole,
+        arrivals.beyond_the_look_back,
+        arrivals.source_restored,
+        arrivals.poison,
+        arrivals.source_changes,
+    ],
+)
+def test_rows_of_any_kind_and_any_order_are_accounted_for(
+    short: World, fault: Callable[[World, int], Line]
+) -> None:
+    line = fault(short, counted(3))
 
     assert line.as_expected, line
 
 
-def test_rows_beyond_the_look_back_are_counted_shown_and_left_to_a_backfill(short: World) -> None:
-    line = arrivals.beyond_the_look_back(short, counted(3))
-
-    assert line.as_expected, line
-
-
-def test_portions_and_orders_make_no_difference(short: World, expected: Undisturbed) -> None:
-    line = arrivals.in_portions(short, expected, counted(4))
+@pytest.mark.parametrize(
+    ("fault", "times"), [(arrivals.in_portions, 4), (arrivals.results_restored, 3)]
+)
+def test_the_tables_are_those_of_an_undisturbed_run(
+    short: World,
+    expected: Undisturbed,
+    fault: Callable[[World, Undisturbed, int], Line],
+    times: int,
+) -> None:
+    line = fault(short, expected, counted(times))
 
     assert line.as_expected, line
 
@@ -31,29 +49,5 @@ def test_jumps_of_the_clock_make_no_difference(short: World) -> None:
     with copies(short.url) as url:
         world = without_the_future(short.copy(url))
         line = arrivals.clock_jumps(world, undisturbed(world, SCORING), counted(3))
-
-    assert line.as_expected, line
-
-
-def test_a_run_heals_results_that_were_restored(short: World, expected: Undisturbed) -> None:
-    line = arrivals.results_restored(short, expected, counted(3))
-
-    assert line.as_expected, line
-
-
-def test_verify_names_the_orphans_of_a_restored_source(short: World) -> None:
-    line = arrivals.source_restored(short, counted(3))
-
-    assert line.as_expected, line
-
-
-def test_poison_rows_are_quarantined_and_the_others_scored(short: World) -> None:
-    line = arrivals.poison(short, counted(3))
-
-    assert line.as_expected, line
-
-
-def test_rows_that_change_during_a_run_are_scored_once_or_named(short: World) -> None:
-    line = arrivals.source_changes(short, counted(3))
 
     assert line.as_expected, line

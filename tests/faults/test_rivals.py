@@ -1,28 +1,26 @@
-"""Many runners: one works, and whoever was overtaken writes nothing."""
+"""Many runners: one works, whoever was overtaken writes nothing, a killed helper costs a run."""
 
 from __future__ import annotations
 
-from tests.faults.harness import counted
+from collections.abc import Callable
+
+import pytest
+
+from tests.faults.harness import Line, counted
 from tests.faults.kills import Undisturbed
 from tests.faults.rivals import five_at_once, paused_holders, workers_killed
 from tests.faults.worlds import World
 
 
-def test_of_five_runners_of_a_slot_one_works(short: World, expected: Undisturbed) -> None:
-    line = five_at_once(short, expected, counted(5))
-
-    assert line.as_expected, line
-
-
-def test_a_paused_holder_that_was_overtaken_writes_nothing(
-    short: World, expected: Undisturbed
+@pytest.mark.parametrize(
+    ("fault", "times"), [(five_at_once, 5), (paused_holders, 5), (workers_killed, 4)]
+)
+def test_of_many_runners_one_works(
+    short: World,
+    expected: Undisturbed,
+    fault: Callable[[World, Undisturbed, int], Line],
+    times: int,
 ) -> None:
-    line = paused_holders(short, expected, counted(5))
-
-    assert line.as_expected, line
-
-
-def test_a_killed_worker_costs_a_run_and_no_row(short: World, expected: Undisturbed) -> None:
-    line = workers_killed(short, expected, counted(4))
+    line = fault(short, expected, counted(times))
 
     assert line.as_expected, line
