@@ -10,15 +10,19 @@ import sqlite3
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import sqlalchemy as sa
+from scipy.spatial import cKDTree
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from fraudwatch import features
+from fraudwatch.model import TransactionVAE
+from segmenter.model import SegmentMixture
 from shared import artifacts, database, encoding, frames
 from shared.encoding import Encoder, Feature
 from tests.builders import a_transaction, ask, run_sql, toml
@@ -534,6 +538,48 @@ def test_a_category_never_gives_the_features_more_columns():
     few = {f.name for f in features.declared({"occurred_at", "amount", "category.mcc"})}
 
     assert len(few) < 40
+
+
+# --- samples --------------------------------------------------------------------------------------
+
+
+def nearer_to_the_fit(fit: np.ndarray, others: np.ndarray, drawn: np.ndarray) -> float:
+    """Share of the drawn rows that lie nearer to a row of the fit than to any of as many others."""
+    to_fit, to_others = (cKDTree(rows).query(drawn)[0] for rows in (fit, others))
+    return float((to_fit < to_others).mean())
+
+
+def people(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of a fit and as many others, of five columns, one of the fit alone far out."""
+    generator = np.random.default_rng(seed)
+    rows = generator.standard_normal((1_000, 5)) @ generator.standard_normal((5, 5))
+    rows += 4 * generator.integers(0, 3, (1_000, 1))
+    rows[0] += 60
+    return rows[:500], rows[500:]
+
+
+def remembered(rows: np.ndarray) -> np.ndarray:
+    """What one who learned the rows by heart would draw."""
+    generator = np.random.default_rng(1)
+    chosen = rows[generator.integers(0, len(rows), 2_000)]
+    return chosen + 0.01 * generator.standard_normal(chosen.shape)
+
+
+@pytest.mark.parametrize("name", ["mixture", "autoencoder"])
+def test_what_is_drawn_is_nobody_in_particular(name):
+    """No nearer to the rows of the fit than to others, and never the one that stands alone."""
+    fit, others = people()
+    made: dict[str, Any] = {
+        "mixture": lambda: SegmentMixture(max_components=6, random_state=0).fit(fit),
+        "autoencoder": lambda: TransactionVAE(hidden=(16,), steps=400, random_state=0).fit(fit),
+    }
+    found = made[name]().sample(2_000)
+    drawn = found[0] if name == "mixture" else found
+
+    assert 0.4 < nearer_to_the_fit(fit, others, drawn) < 0.6
+    assert nearer_to_the_fit(fit, others, remembered(fit)) > 0.95
+    alone = np.linalg.norm(drawn - fit[0], axis=1)
+    assert alone.min() > 1, "a row by itself is no kind of people"
 
 
 # --- the network ----------------------------------------------------------------------------------
