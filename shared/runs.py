@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -251,9 +252,21 @@ def recorded(
         unit(run, run.job, lambda connection: _begin(connection, run, row))
         yield succeeded
     except BaseException as error:
+        _let_go(error)
         with suppress(PeerwatchError), run.results.transaction() as connection:
             connection.execute(_ended(run, **_told(error)))
         raise
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Ends what the frames of an error still hold.
+
+    A signal may strike between the begin of a transaction and the block that would undo it; the
+    transaction would then stay open, and this process wait for itself.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 def _begin(connection: Connection, run: Run, row: dict[str, Any]) -> None:

@@ -270,6 +270,24 @@ def test_a_run_that_is_told_to_stop_is_abandoned(database, bank):
     ]
 
 
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_a_transaction_that_was_cut_off_before_its_block_holds_up_no_record(
+    database, bank, monkeypatch
+):
+    monkeypatch.setattr("shared.database.BUSY_SECONDS", 0.2)
+    settings, table = bank
+
+    def stops(run, request):
+        begun = run.results.transaction()
+        begun.__enter__()
+        raise SystemExit(143)
+
+    with pytest.raises(SystemExit):
+        scheduled(settings, stops)
+
+    assert ask(database, f"SELECT status FROM {table}") == [("abandoned",)]
+
+
 def test_a_clock_that_goes_back_gives_no_run_a_negative_duration(database, bank):
     settings, table = bank
     scheduled(settings, done, now=datetime.now(UTC) + timedelta(days=400))
