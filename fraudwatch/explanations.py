@@ -396,17 +396,32 @@ def _category_text(feature: Feature, level: str, expected: str) -> str:
 
 
 def _summary(lines: Sequence[_Line], shares: Sequence[float], harmless: str) -> str:
-    """The most telling reasons as one sentence: at least one, and the amount only once."""
-    told: list[str] = []
-    amount_told = False
-    for line, share in zip(lines, shares, strict=True):
-        if told and (share < TELLING or (amount_told and line.feature in _AMOUNTS)):
-            continue
-        told.append(line.words.text)
-        amount_told |= line.feature in _AMOUNTS
-    sentence = "; ".join(told[:SUMMARY_REASONS])
+    """The most telling reasons as one sentence: at least one, and the amount only once.
+
+    What lies within its expected range is no reason to a reader, unless there is no other. Where a
+    smaller amount would have been harmless, the amount is told.
+    """
+    odd = [(line, share) for line, share in zip(lines, shares, strict=True) if not _usual(line)]
+    told: list[_Line] = []
+    for line, share in odd or [(lines[0], 1.0)]:
+        again = line.feature in _AMOUNTS and any(one.feature in _AMOUNTS for one in told)
+        if not told or (share >= TELLING and not again):
+            told.append(line)
+    told = told[:SUMMARY_REASONS]
+    amounts = [line for line, _ in odd if line.feature in _AMOUNTS]
+    if harmless and amounts and not any(line.feature in _AMOUNTS for line in told):
+        told = [*told[: SUMMARY_REASONS - 1], amounts[0]]
+    sentence = "; ".join(line.words.text for line in told)
     without = f" It would not have been raised {harmless}." if harmless else ""
     return f"{sentence[:1].upper()}{sentence[1:]}.{without}"
+
+
+def _usual(line: _Line) -> bool:
+    """Whether the value is what was expected: within the range, or the most common level."""
+    words = line.words
+    if words.value_number is None or words.expected_low is None or words.expected_high is None:
+        return words.expected.startswith(f"{words.value} (")
+    return words.expected_low <= words.value_number <= words.expected_high
 
 
 def chances(probability: float) -> str:

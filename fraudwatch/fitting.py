@@ -68,10 +68,13 @@ def learned_on(run: Run, window: Window, inspection: accounts.Inspection) -> Lea
     settings = run.settings(KIND)
     rows = _reference_rows(run, window, inspection)
     if rows.empty:
+        span = f"before {frames.moment(window.until):%Y-%m-%d}"
+        if window.since < window.split:
+            span = f"from {frames.moment(window.since):%Y-%m-%d} to "
+            span += f"{frames.moment(window.split):%Y-%m-%d}"
         raise DataQualityError(
-            "fraudwatch fit found no valid transaction from "
-            f"{frames.moment(window.since):%Y-%m-%d} to {frames.moment(window.split):%Y-%m-%d}. "
-            "Train on another window: --from, --until."
+            f"fraudwatch fit found no valid transaction {span} (UTC). Train on another window: "
+            "--from, --until."
         )
     reference = features.reference(rows)
     context = _segments(run)
@@ -320,8 +323,10 @@ def _learnt(diagnostics: Mapping[str, Any]) -> str:
 def _verdict(name: str, champions: str | None, gate: Mapping[str, Any]) -> str:
     if champions == name:
         return "champion"
-    against = "; ".join(f"not so: {check}" for check, good in gate["checks"].items() if not good)
-    return f"stays a candidate ({against})" if against else "stays a candidate"
+    against = "; ".join(check for check, good in gate["checks"].items() if not good)
+    return (
+        f"stays a candidate, as this does not hold: {against}" if against else ("stays a candidate")
+    )
 
 
 def _gate_figures(learned: Learned, window: Window, settings: Any) -> dict[str, Any]:

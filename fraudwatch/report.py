@@ -203,8 +203,8 @@ def _today_facts(view: _View) -> list[Fact]:
         else Fact(f"Cases on {today.day}", f"{int(today.cases):,}"),
         Fact(
             "Value at stake that day",
-            _sums(_alerts_of(view.alerts, queued)),
-            f"all alerts of the {plural(len(queued), 'queued case')}",
+            _sums(_alerts_of(view.alerts[view.alerts.day == today.day], queued)),
+            f"its alerts in {plural(len(queued), 'queued case')}",
         ),
         Fact(
             "Usual number of cases",

@@ -602,7 +602,7 @@ def _say_champion(front: Front, name: str, again: str = "") -> None:
 
 
 @cli.command("runs")
-@click.option("--last", default=20, show_default=True, help="How many.")
+@click.option("--last", type=click.IntRange(min=1), default=20, show_default=True, help="How many.")
 @everywhere
 def show_runs(front: Front, last: int) -> None:
     """The last runs, newest first."""
@@ -739,6 +739,12 @@ def main() -> int:
             raise
         click.echo(guarded(f"peerwatch: {error}"), err=True)
         return error.exit_code
+    except (PermissionError, IsADirectoryError) as error:
+        if debug:
+            raise
+        why = f"{error.filename}: {error.strerror}. Name another file, or see to its rights."
+        click.echo(guarded(f"peerwatch: {why}"), err=True)
+        return 2
     except Exception as error:
         if debug:
             raise

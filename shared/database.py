@@ -236,7 +236,16 @@ def _translate(error: exc.DBAPIError, url: URL, limits: Limits | None) -> Peerwa
             f"The database {shown(url)} could not be reached: {what}. "
             "Check that it runs, and the URL, the rights and the disk."
         )
+    if name in REMEDIES:
+        return ConfigurationError(f"{shown(url)}: {what}. {REMEDIES[name]}")
     return PeerwatchError(f"The database {shown(url)} refused a statement: {what}")
+
+
+REMEDIES = {  # of SQLite's errors
+    "SQLITE_READONLY": "Give this user the right to write the file and its folder, or set "
+    "[results] url to another database.",
+    "SQLITE_NOTADB": "Name a database of SQLite, or the URL of another database.",
+}
 
 
 def _ended(url: URL, met: str) -> TemporaryError:

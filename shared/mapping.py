@@ -908,7 +908,7 @@ def _date(_: _Draft, column: Column) -> str:
 
 
 def _place(_: _Draft, column: Column) -> str:
-    pair = re.compile(r"-?\d+(\.\d+)?[ ,;]+-?\d+(\.\d+)?")
+    pair = re.compile(r"-?\d+(\.\d+)?( *; *|, +| +)-?\d+(\.\d+)?|-?\d+\.\d+,-?\d+\.\d+")
     texts = column.kind == "text" and all(pair.fullmatch(level) for level in column.levels)
     if texts or (column.words & PLACE and column.numeric):
         return "coordinates; a view could give a distance"

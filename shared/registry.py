@@ -145,12 +145,16 @@ def store(
 def promote(
     connection: Connection, tables: Tables, model_version_id: str, *, by: str, now: datetime
 ) -> str:
-    """Makes a model the champion of its kind and retires the one before; returns the kind.
+    """Makes a model the champion of its kind and retires the one before; returns the kind. Of the
+    champion itself nothing changes.
 
     Waits for the writers of the domain, and for other promotions, until the transaction ends.
     """
     table = tables.model_versions
-    kind = str(_row(connection, tables, model_version_id, [table.c.kind]).kind)
+    row = _row(connection, tables, model_version_id, [table.c.kind, table.c.status])
+    kind = str(row.kind)
+    if row.status == "champion":
+        return kind
     lock(connection, tables.lock(DOMAIN_OF.get(kind, kind)))
     connection.execute(
         sa.update(table)

@@ -429,13 +429,14 @@ class Source:
         )
         roles = self._roles()
         table = self._reader.read(sa.select(*self._columns(roles)).where(same))
-        rows = self._gated(table, None, clock, roles).rows
-        if rows.empty:
+        batch = self._gated(table, None, clock, roles)
+        if batch.rows.empty:
+            codes = ", ".join(sorted(set(batch.refused.code)))
+            why = f"it is refused as {codes}" if codes else f"none has that {self.mapping.id}"
             raise ConfigurationError(
-                f"There is no valid transaction {key} in {self.mapping.table}: none has that "
-                f"{self.mapping.id}, or the row is among quarantined_rows."
+                f"There is no valid transaction {key} in {self.mapping.table}: {why}."
             )
-        return int(rows.occurred_at.iloc[0])
+        return int(batch.rows.occurred_at.iloc[0])
 
     def require_label(self, column: str) -> None:
         """The column of the labels must be there and hold numbers or truth values."""

@@ -25,7 +25,8 @@ PERSON = _set(
 ACCOUNT = _set("account acct acc card cc wallet iban")
 OTHER_SIDE = _set(
     "merchant merch terminal counterparty partner payee beneficiary recipient receiver creditor "
-    "vendor supplier shop store seller biller dest destination pos"
+    "vendor supplier shop store seller biller dest destination pos haendler händler lieferant "
+    "empfaenger empfänger magasin marchand fournisseur comercio negozio obchodnik"
 )
 KEY = _set("id key no nr num number nummer uuid guid ref reference ident pk")
 FILL = _set("src source from orig the fk my s")
@@ -36,7 +37,7 @@ NOT_MONEY = _set(
     "balance limit fee tax vat discount quantity qty count rate tip ratio avg average mean std "
     "min max old new day second minute hour age score pct percent unit date time"
 )
-CURRENCY = _set("currency ccy cur curr")
+CURRENCY = _set("currency ccy cur curr waehrung währung devise moneda valuta mena")
 WHEN = _set(
     "time datetime timestamp ts date moment when booked occurred posted paid at on utc datum "
     "epoch unix"

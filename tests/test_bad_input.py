@@ -98,7 +98,7 @@ def test_init_of_a_file_that_is_no_database_makes_nothing(peerwatch, tmp_path):
 
     said = peerwatch("init", "--url", "sqlite:///bank.db")
 
-    assert said.code in (1, 75) and "file is not a database" in said.err
+    assert said.code == 2 and "file is not a database. Name a database of SQLite" in said.err
     assert [path.name for path in tmp_path.iterdir()] == ["bank.db"]
 
 

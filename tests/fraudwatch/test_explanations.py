@@ -100,6 +100,35 @@ def test_what_was_planted_comes_first_and_what_belongs_to_no_feature_last():
     assert summaries[1] == "Km: 400, usually 1 to 9."
 
 
+def test_what_is_as_expected_is_no_reason_in_the_sentence():
+    """Its part may be large where the amount pulls the whole row far away."""
+    of_chip = np.array([[3.0, 2.9, 2.5, 40.0], [0.9, 8.0, 9.0, 0.1]])
+
+    _, summaries = several(of_chip)
+
+    assert summaries[1] == "Km: 400, usually 1 to 9.", "channel chip leads, and is expected"
+
+
+def test_an_amount_that_would_have_been_harmless_if_smaller_is_told():
+    parts = np.array([[1.2, 9.0, 9.0, 40.0], [1.1, 8.0, 0.4, 0.1]])
+    rows = pd.DataFrame({"amount": [412.5], "currency": "EUR"})
+    frame = pd.DataFrame({"amount_ratio": [412.5 / 22], "own_amount_median": 100.0, "km": [40.0]})
+    surprise = Surprise(
+        names=["amount_ratio", "km", "latent"],
+        focal=(RATIO, KM),
+        parts=parts[:1, [0, 1, 3]],
+        baseline={"amount_ratio": 1.0, "km": 3.0, "latent": 0.2},
+        expected=np.array([[[0.5, 2.0], [1.0, 9.0]]]),
+        levels={},
+    )
+
+    _, (without,) = explain(rows, frame, surprise, REFERENCE)
+    _, (told,) = explain(rows, frame, surprise, REFERENCE, turning=np.array([0.2]))
+
+    assert "412.50 EUR" not in without
+    assert "; 412.50 EUR, where" in told and told.endswith("not have been raised below 82 EUR.")
+
+
 def test_reasons_rank_by_what_is_above_their_own_median():
     reasons, _ = several(np.array([[4.5, 6.0, 0.5, 0.0]] * 2))
 

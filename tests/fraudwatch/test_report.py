@@ -153,6 +153,14 @@ def test_value_at_stake_is_summed_per_currency_without_signs() -> None:
     assert "1,000.00 CZK + 12.50 EUR" in page_of(frames_of(alerts)).text
 
 
+def test_value_at_stake_is_that_of_the_day_in_cases_that_began_before_too() -> None:
+    alerts = [an_alert(1, amount=70.0, day=DAYS[0]), an_alert(2, case_id="c-1", amount=5.0)]
+
+    texts = page_of(frames_of(alerts)).texts
+
+    assert "5.00\xa0EUR" in texts[texts.index("Value at stake that day") :][:3]
+
+
 def test_earlier_days_stand_in_a_table() -> None:
     frames = frames_of([an_alert(1), an_alert(2, day=DAYS[0], status="in_review")])
     frames["queue"] = pd.DataFrame({"day": DAYS, "rank": [1, 1], "case_id": ["c-2", "c-1"]})

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared import mapping
 from shared.config import Configuration, Customers, Transactions, parse
 from shared.database import engine, parse_url
 from shared.errors import ConfigurationError
@@ -242,6 +243,17 @@ def test_a_view_that_gives_the_client_wins_over_the_table_of_accounts(tmp_path):
     assert proposal.customers == Customers("client", "client_id", descriptors=("gender",))
     assert "birth_number" in left_out(proposal)
     assert any("could also be trans" in note for note in proposal.notes)
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [(("12,54", "7,5"), "text"), (("48.2, 16.4", "48.1, 16.3"), "coordinates")],
+    ids=["decimal commas", "places"],
+)
+def test_an_amount_with_a_decimal_comma_is_no_place(texts, said):
+    column = Column("where_or_how_much", "text", texts)
+
+    assert (mapping._place(None, column) != "") == (said == "coordinates")
 
 
 def test_persons_places_and_second_times_play_no_role_in_a_payment(tmp_path):

@@ -266,3 +266,13 @@ def test_a_dry_run_says_who_would_be_champion(results, tmp_path, words):
     assert champions(results) == [now]
     assert CliRunner().invoke(cli, typed).output.startswith(f"{before} is champion")
     assert champions(results) == [before]
+
+
+def test_a_promotion_of_the_champion_changes_nothing(results):
+    with results.transaction() as connection:
+        name, _ = a_model(connection, results, 0)
+        registry.promote(connection, results.tables, name, by="gate", now=later(0))
+        registry.promote(connection, results.tables, name, by="Ada", now=later(1))
+        card = registry.card(connection, results.tables, name)
+
+    assert (card["promoted_by"], card["promoted_at"]) == ("gate", later(0))
