@@ -317,7 +317,7 @@ def _learnt(diagnostics: Mapping[str, Any]) -> str:
     frauds = diagnostics["known_frauds"]
     if kinds:
         return f"learnt from {frauds} known frauds for {kinds}"
-    return f"assumed, for {frauds} frauds are known"
+    return f"assumed, as {frauds} known fraud{'s are' if frauds != 1 else ' is'} too few"
 
 
 def _verdict(name: str, champions: str | None, gate: Mapping[str, Any]) -> str:

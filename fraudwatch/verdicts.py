@@ -39,10 +39,10 @@ def record(run: Run, request: Request) -> Outcome:
     written = 0
     if not request.dry_run:
         written = runs.unit(run, KIND, lambda c: store.write_verdicts(c, run, frame))
-    verb = f"would have recorded {len(frame)}" if request.dry_run else f"recorded {written}"
+    verb, count = ("would have recorded", len(frame)) if request.dry_run else ("recorded", written)
     again = f"; {len(frame) - written} were known already" if written < len(frame) else ""
     return Outcome(
-        f"{verb} verdicts{'' if request.dry_run else again}",
+        f"{verb} {count} verdict{'s' * (count != 1)}{'' if request.dry_run else again}",
         {"recorded": written, "verdict_ids": frame.verdict_id.tolist()},
         rows_read=len(frame),
         rows_written=written,

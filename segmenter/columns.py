@@ -95,8 +95,10 @@ class Columns:
         return frame.assign(**floors)
 
     def inverse(self, matrix: np.ndarray) -> pd.DataFrame:
-        """The features in real units of rows that `matrix` could give."""
-        return self.encoder.inverse(matrix[:, : len(self.names)])
+        """The features in real units of rows that `matrix` could give; counts are whole."""
+        plain = self.encoder.inverse(matrix[:, : len(self.names)])
+        counts = [column.name for column in self.encoder.columns if column.kind == "count"]
+        return plain.assign(**{name: plain[name].round().clip(lower=0.0) for name in counts})
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -157,7 +157,8 @@ def _shown(directory: Path, path: Path, found: dict[str, Any]) -> dict[str, Any]
         f"{answers}\n\n"
         f"Open   {directory / 'segmenter_report.html'}\n"
         f"       {directory / 'fraudwatch_report.html'}\n"
-        f"Query  {path} (any SQLite client)"
+        f"Query  {path} (any SQLite client)\n"
+        f"Go on  cd {directory}, where every command finds this world"
     )
     answered = {title: table.to_dict("records") for title, table in tables.items()}
     return {"text": text, "data": {**found, "queries": answered}}

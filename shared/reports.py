@@ -411,9 +411,12 @@ def _run_facts(frames: Mapping[str, pd.DataFrame]) -> list[Fact]:
     if run.empty:
         return []
     row = run.iloc[0]
+    facts = [Fact("Run", _text_or_dash(row.run_id), _text_or_dash(row.job))]
+    if is_missing(row.started_at):  # a report leaves no record
+        return facts
     counts = f"{number(row.rows_read)} rows read, {number(row.rows_written)} written, "
     return [
-        Fact("Run", _text_or_dash(row.run_id), _text_or_dash(row.job)),
+        *facts,
         Fact("Started", _moment_text(row.started_at)),
         Fact("Rows", f"{counts}{number(row.rows_quarantined)} quarantined"),
     ]

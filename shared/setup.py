@@ -331,6 +331,10 @@ def _check_customers(checks: list[dict[str, Any]], source: Source, now: datetime
 def _propose_indexes(checks: list[dict[str, Any]], source: Source) -> None:
     """Indexes that would help, as statements for the owner of the source; none is made here."""
     table, mapped = source.mapping.table, source.mapping
+    if not source.in_order_of_time:
+        _note(checks, f"indexes: none helps, as {mapped.time} is text that does not sort by time; "
+                      "a view that gives a timestamp would")  # fmt: skip
+        return
     wanted: list[tuple[str, ...]] = [(mapped.time,)]
     wanted += [(key, mapped.time) for key in (mapped.customer, mapped.counterparty) if key]
     wanted += [(mapped.arrived_at,)] if mapped.arrived_at else []

@@ -99,6 +99,14 @@ def test_real_units_come_back() -> None:
     np.testing.assert_allclose(back.weekend_share[few], frame.weekend_share[few])
 
 
+def test_a_count_that_was_spread_comes_back_whole() -> None:
+    columns, frame = fitted()
+
+    back = columns.inverse(columns.matrix(frame, np.random.default_rng(0)))
+
+    np.testing.assert_array_equal(back.purchase_days, frame.purchase_days)
+
+
 def test_columns_are_read_back_from_their_document() -> None:
     columns, frame = fitted()
 
