@@ -739,15 +739,13 @@ def main() -> int:
             raise
         click.echo(guarded(f"peerwatch: {error}"), err=True)
         return error.exit_code
-    except (PermissionError, IsADirectoryError) as error:
-        if debug:
-            raise
-        why = f"{error.filename}: {error.strerror}. Name another file, or see to its rights."
-        click.echo(guarded(f"peerwatch: {why}"), err=True)
-        return 2
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, PermissionError | IsADirectoryError) and error.filename:
+            why = f"{error.filename}: {error.strerror}. Name another file, or see to its rights."
+            click.echo(guarded(f"peerwatch: {why}"), err=True)
+            return 2
         # The text of an unforeseen error may hold values of rows, so only its kind is shown.
         click.echo(
             f"peerwatch: an unforeseen {type(error).__name__} stopped the command. "

@@ -102,6 +102,18 @@ def test_init_of_a_file_that_is_no_database_makes_nothing(peerwatch, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["bank.db"]
 
 
+def test_a_folder_in_the_place_of_a_file_is_named(fitted, tmp_path):
+    said = fitted("fraudwatch", "report", "--out", str(tmp_path))
+
+    assert said.code == 2 and f"{tmp_path}: Is a directory. Name another file" in said.err
+
+
+def test_no_runs_at_all_cannot_be_asked_for(peerwatch):
+    said = peerwatch("runs", "--last", "0")
+
+    assert said.code == 2 and "--last" in said.err
+
+
 def test_init_of_an_empty_database_says_that_there_are_no_tables(peerwatch, tmp_path):
     (tmp_path / "bank.db").touch()
 

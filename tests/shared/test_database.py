@@ -362,6 +362,16 @@ def test_a_read_only_engine_refuses_to_write(database):
     assert read(database, table) == []
 
 
+def test_a_file_that_may_not_be_written_says_what_to_do(sqlite_url):
+    table = a_table(sqlite_url)
+
+    with (
+        pytest.raises(ConfigurationError, match="the right to write the file and its folder"),
+        transaction(engine(parse_url(sqlite_url), read_only=True)) as connection,
+    ):
+        connection.execute(sa.insert(table).values(id=1))
+
+
 def test_a_reader_keeps_no_lock_between_reads(sqlite_url):
     table = a_table(sqlite_url)
 

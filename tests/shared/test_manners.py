@@ -421,6 +421,16 @@ def test_text_that_does_not_sort_by_time_is_no_matter_of_an_index(sqlite_url):
     assert "CREATE INDEX" not in said
 
 
+def test_doctor_proposes_no_index_on_text_that_does_not_sort_by_time(sqlite_url):
+    a_bank(sqlite_url, [a_transaction(ts="14.03.2026 10:00:00")], ts="TEXT")
+    bank = Bank(sqlite_url)
+    bank.mapped["time_format"] = "%d.%m.%Y %H:%M:%S"
+
+    found = of({c["text"]: c["ok"] for c in setup.doctor(bank.config, NOW)}, "indexes: ")
+
+    assert [text.split(",")[0] for text in found] == ["indexes: none helps"]
+
+
 def test_a_small_table_needs_no_index(database):
     many(database, rows=50)
 

@@ -1015,3 +1015,11 @@ def test_a_password_is_not_written_and_comes_back_from_the_environment(url, hand
 @pytest.mark.parametrize("url", [URL, "postgresql://me@host/db", "postgresql://me:${PW}@host/db"])
 def test_a_url_without_a_password_is_kept(url):
     assert without_password(url) == (url, False)
+
+
+@pytest.mark.parametrize(
+    ("currency", "counterparty"), [("waehrung", "haendler"), ("devise", "magasin")]
+)
+def test_german_and_french_names_of_currency_and_merchant_are_known(currency, counterparty):
+    assert mapping.words_of(currency) & mapping.CURRENCY
+    assert mapping.words_of(counterparty) & mapping.OTHER_SIDE

@@ -1375,3 +1375,14 @@ def test_a_file_that_is_no_database_is_refused(tmp_path):
 
 def test_the_clock_of_these_tests_is_a_friday():
     assert (NOW.date(), quoted("a")) == (date(2026, 3, 20), '"a"')
+
+
+def test_a_transaction_that_the_gate_refuses_is_named_with_its_code(database):
+    a_bank(database, [a_transaction(1), a_transaction(2, amt=None)])
+
+    with a_source(database) as source:
+        source.moment_of(1, CLOCK)
+        with pytest.raises(ConfigurationError, match="2 in card_tx: it is refused as amount_null"):
+            source.moment_of(2, CLOCK)
+        with pytest.raises(ConfigurationError, match="3 in card_tx: none has that tx_id"):
+            source.moment_of(3, CLOCK)
