@@ -1,9 +1,10 @@
 """A scoring shared out among processes: each assesses a block of slices, one process writes.
 
 The coordinator holds the job's lease and writes every part in order of time, so that cases grow as
-they would without help. A worker reads and judges; it has no right to write anything. Parts travel
-as Arrow tables on its standard output. A worker that dies costs a run, not a row: what it had not
-handed over is unscored, and the next run takes it.
+they would without help. A worker reads and judges; it has no right to write anything. Workers have
+a session on the source in turns, so that with the coordinator's a run has two and no more. Parts
+travel as Arrow tables on a worker's standard output. A worker that dies costs a run, not a row:
+what it had not handed over is unscored, and the next run takes it.
 """
 
 from __future__ import annotations
@@ -12,19 +13,23 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Any
 
 import pandas as pd
+from filelock import FileLock
 
 from shared import config, errors, registry, runs
+from shared.database import Reader, TurnReader, parse_url
 from shared.errors import PeerwatchError, TemporaryError
 from shared.runs import Run
 
@@ -63,6 +68,7 @@ class Task:
     model_version_id: str
     role: str
     raises: bool
+    turn: str = ""  # the file that a worker holds while it has a session on the source
 
 
 def shared_out(
@@ -72,6 +78,8 @@ def shared_out(
     for start in range(0, len(slices), BLOCK_SLICES * workers):
         first, *others = _blocks(slices[start : start + BLOCK_SLICES * workers], workers)
         with ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="peerwatch-"))
+            task = replace(task, turn=str(Path(folder, "turn")))
             helping = [stack.enter_context(_Worker(run, task, block)) for block in others]
             yield from own(first)
             for worker in helping:
@@ -198,7 +206,9 @@ def _assessed(
 
     settings = config.load(Path(task.config), environment)
     clock = datetime.fromisoformat(task.clock)
-    with runs.opened(settings, task.job, clock, run_id=task.run_id) as run:
+    served = parse_url(settings.source.url).get_backend_name() == "postgresql"
+    reader = partial(TurnReader, turn=FileLock(task.turn)) if served else Reader
+    with runs.opened(settings, task.job, clock, run_id=task.run_id, reader=reader) as run:
         with run.results.transaction() as connection:
             model = registry.load(connection, run.tables, task.model_version_id)
         yield from Slices(run, Assessor(run, model), task.role, task.raises).assessed(slices)

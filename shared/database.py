@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -300,7 +300,9 @@ class Reader:
         self.url = url
         self.dialect = url.get_dialect()()
         self.limits = limits
+        self.turn: AbstractContextManager[Any] = nullcontext()  # within which to have a session
         self._name = name
+        self._columnar = url.get_backend_name() in ("sqlite", "postgresql")
         self._connection: Any = None
 
     def __enter__(self) -> Reader:
@@ -309,26 +311,29 @@ class Reader:
         return self
 
     def _connect(self) -> None:
-        backend = self.url.get_backend_name()
         try:
-            if backend == "sqlite":
-                import adbc_driver_sqlite.dbapi as adbc
-
-                path = Path(str(self.url.database)).resolve().as_uri()
-                self._connection = adbc.connect(f"{path}?mode=ro")
-                with self._connection.cursor() as cursor:  # a writer's commit is waited for
-                    cursor.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
-                self._connection.rollback()
-            elif backend == "postgresql":
-                import adbc_driver_postgresql.dbapi as adbc
-
-                # Else the driver begins a transaction when it connects, and one after each.
-                given = _libpq(self.url, self._name, self.limits)
-                made = adbc.connect(given, autocommit=True)
-                self.__exit__()  # the session that was lost
-                self._connection = made
+            self._open()
         except Exception as error:
             raise self._failure(error) from error
+
+    def _open(self) -> None:
+        backend = self.url.get_backend_name()
+        if backend == "sqlite":
+            import adbc_driver_sqlite.dbapi as adbc
+
+            path = Path(str(self.url.database)).resolve().as_uri()
+            self._connection = adbc.connect(f"{path}?mode=ro")
+            with self._connection.cursor() as cursor:  # a writer's commit is waited for
+                cursor.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
+            self._connection.rollback()
+        elif backend == "postgresql":
+            import adbc_driver_postgresql.dbapi as adbc
+
+            # Else the driver begins a transaction when it connects, and one after each.
+            given = _libpq(self.url, self._name, self.limits)
+            made = adbc.connect(given, autocommit=True)
+            self.__exit__()  # the session that was lost
+            self._connection = made
 
     def __exit__(self, *_exception: object) -> None:
         if self._connection is not None:
@@ -337,7 +342,7 @@ class Reader:
 
     def read(self, select: sa.Select[Any]) -> pa.Table:
         """All rows of the select as one pyarrow table, columns named as selected."""
-        if self._connection is None:
+        if not self._columnar:
             return self._read_any(select)
         pauses = iter(READ_PAUSES)
         while True:
@@ -391,7 +396,7 @@ class Reader:
         import pyarrow as pa
         from adbc_driver_manager._reader import AdbcRecordBatchReader
 
-        if self._connection is None:
+        if not self._columnar:
             yield from self._stream_any(select)
             return
         try:
@@ -439,6 +444,26 @@ class Reader:
             result = connection.execution_options(stream_results=True).execute(select)
             for part in result.partitions(STREAMED_ROWS):
                 yield pa.table(dict(zip(names, zip(*part, strict=True), strict=True)))
+
+
+class TurnReader(Reader):
+    """A reader that has a session only while it reads, in its turn with others of its run."""
+
+    def __init__(
+        self, url: URL, name: str, limits: Limits, *, turn: AbstractContextManager[Any]
+    ) -> None:
+        super().__init__(url, name, limits)
+        self.turn = turn
+
+    def _connect(self) -> None:
+        return  # each read does
+
+    @contextmanager
+    def _cursor(self) -> Iterator[Any]:
+        with self.turn, self:
+            self._open()
+            with super()._cursor() as cursor:
+                yield cursor
 
 
 def _marked(dialect: sa.Dialect) -> Any:

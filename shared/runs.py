@@ -13,11 +13,13 @@ from random import SystemRandom
 from typing import Any, TypeVar, cast
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import URL, Connection, Engine
 
 from shared import leases, migrating
 from shared.config import Configuration
 from shared.database import (
+    Limits,
+    Reader,
     engine,
     insert_row,
     limits_of,
@@ -125,17 +127,19 @@ def opened(
     trigger: str | None = None,
     slot: datetime | None = None,
     run_id: str | None = None,
+    reader: Callable[[URL, str, Limits], Reader] = Reader,
 ) -> Iterator[Run]:
     """A run ready to work: source reflected and checked, results at the newest version.
 
     trigger: what started it; where given, a failure to open is recorded as a failed run, of the
-    schedule's slot where it is for one. run_id: of the run that this process helps.
+    schedule's slot where it is for one. run_id: of the run that this process helps. reader: how it
+    reads the source.
     """
     run_id = run_id or new_id(job, now)
     with ExitStack() as stack:
         try:
             name, limits = f"peerwatch/{job}/{run_id}", limits_of(job)
-            source = stack.enter_context(Source(config.source, name, limits))
+            source = stack.enter_context(Source(config.source, name, limits, reader))
             results = open_results(config)
             _require_same_mapping(results, source)
         except PeerwatchError as error:

@@ -136,7 +136,8 @@ class Source:
     @contextmanager
     def session(self) -> Iterator[Connection]:
         """A short session for the catalogue and for plans, beside the one that reads rows."""
-        with translated(self.url, self._reader.limits), self.engine.connect() as connection:
+        reader = self._reader
+        with reader.turn, translated(self.url, reader.limits), self.engine.connect() as connection:
             yield connection
 
     @property

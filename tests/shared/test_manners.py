@@ -22,7 +22,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 
 from segmenter import population
-from shared import frames, manners, runs, setup
+from shared import accounts, frames, manners, runs, setup
 from shared.cli import cli
 from shared.database import (
     FITTING,
@@ -200,6 +200,24 @@ def test_a_reader_of_two_sessions_is_enough_with_results_in_another_database(
     assert set(bank.published()) == in_scope
     assert bank.count("fraud_alerts") > 0
     assert bank.unbalanced() == []
+
+
+def test_workers_have_one_session_among_them(fitted_postgresql, tmp_path, monkeypatch):
+    """With the run's own that is two: the server counts, and a third would be refused."""
+    monkeypatch.setattr(accounts, "SLICE_ROWS", 100)
+    results = f"sqlite:///{tmp_path / 'results.db'}"
+    with copies(fitted_postgresql) as url, a_role(url, connections=2) as reader:
+        run_sql(url, "DROP SCHEMA peerwatch CASCADE")
+        bank = Bank(reader, results_url=results).make_results()
+        bank.write_config(tmp_path / "peerwatch.toml")
+        with few_steps():
+            bank.do("fraudwatch.fit", until=FITTED)
+        bank.score(options={"workers": 5})
+
+    assert set(bank.published()) == {
+        row["tx_id"] for row in transactions() if moment_of(row) >= SCOPE
+    }
+    assert bank.count("run_batches") > 5
 
 
 # --- snapshots ----------------------------------------------------------------------------------
