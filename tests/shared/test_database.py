@@ -509,7 +509,7 @@ def test_a_secret_anywhere_in_an_address_is_hidden():
 
 
 def test_session_options_of_an_address_are_kept(postgresql_url):
-    url = parse_url(f"{postgresql_url}&options=-csearch_path%3Dcore")
+    url = parse_url(postgresql_url).update_query_dict({"options": "-csearch_path=core"})
     shows = sa.select(sa.func.current_setting("search_path").label("path"))
 
     with Reader(url) as reader:

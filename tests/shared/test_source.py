@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pandas as pd
 import pytest
+from sqlalchemy.engine import make_url
 
 from shared import config, frames, history
 from shared.errors import ConfigurationError, PeerwatchError
@@ -853,7 +854,8 @@ def test_the_search_path_of_the_url_is_followed(postgresql_url):
     run_sql(postgresql_url, "CREATE SCHEMA core")
     make_table(postgresql_url, "core\0card_tx", COLUMNS, [a_transaction(5)])
 
-    rows = a_batch(f"{postgresql_url}&options=-csearch_path%3Dcore").rows
+    url = make_url(postgresql_url).update_query_dict({"options": "-csearch_path=core"})
+    rows = a_batch(url.render_as_string(False)).rows
 
     assert rows.transaction_id.tolist() == [5]
 
