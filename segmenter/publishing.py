@@ -1,15 +1,18 @@
 """From a density to published segments that a second fit would find again.
 
-Where customers fall apart, segments are groups of the mixture's parts. Where they form one
-continuum, the parts describe its shape and wander from fit to fit; segments are then a cut of
-the basis that marketing knows (recency, frequency, money) into round cells of nearest centres,
-which two halves of the customers agree on. The number is lowered until they do.
+Where customers fall apart, segments are groups of the mixture's parts: those that lie apart, or
+else the parts as they are, if fits on halves of the customers find as many and the same. Where they
+form one continuum, the parts describe its shape and wander from fit to fit; segments are then a cut
+of the basis that marketing knows (recency, frequency, money) into round cells of nearest centres.
+Its number is a convention, left only where halves do not agree on it: what a number costs that
+changes from fit to fit is more than what fewer cells bring.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,16 +20,22 @@ import numpy as np
 from segmenter.agreement import SPLITS, Labels, Pairs, agreement, bootstraps, halves, refits
 from segmenter.cuts import Cut, cut
 from segmenter.em import SingularFitError
-from segmenter.merging import MERGE_OVERLAP, Merge, group_terms, merge, posteriors
+from segmenter.merging import Merge, group_terms, merge, posteriors
 from segmenter.model import SegmentMixture
 
 BASIS = ("recency_days", "purchase_days", "net_amount")  # said more of the future than with more
 CUT_SEGMENTS = 6  # of a continuum, which has no number of its own; RFM tools show five to eleven
 RESAMPLED = 4_000  # customers looked at; agreement no longer grows with more
 STABLE = 0.8  # adjusted Rand index from which two fits show the same segments
+FOUND = 0.93  # from which parts are segments; on continua halves came to .91 by chance
+CUT_KEPT = 0.7  # from which a cut keeps its number of cells
+CUT_AT_ALL = 0.5  # of two cells; below, the rows have no such shape
 MERGE_ROWS = 500  # below, overlap is estimated too roughly and real groups get joined
 MAX_JOINED_SHARE = 0.5  # of all customers, in one group of overlapping parts: a continuum
 FEWER_PARTS = 3  # than the mixture has, that a fit on half of the rows may have
+
+Grouped = tuple[list[tuple[int, ...]], list[Merge]]
+Grouping = Callable[[np.ndarray], Grouped]  # of the terms (n, K) of parts
 
 
 @dataclass(frozen=True)
@@ -79,21 +88,30 @@ class Published:
 def publish(
     mixture: SegmentMixture, matrix: np.ndarray, plain: np.ndarray, task: Task
 ) -> Published:
-    """The finest segments that halves of the customers agree on, of parts or else of a cut.
+    """The segments that halves of the customers agree on, of parts or else of a cut.
 
     matrix, plain: (n, d) ordinary rows as the density sees them, and with counts as they are.
-    Where nothing is stable, what is least unstable; where a person named the number, that many.
+    Where they agree on none, the coarsest cut, unless they do not agree on that at all; where a
+    person named the number, that many.
     """
     terms = part_terms(mixture, matrix)
     seen: list[Published] = []
     for looked_at in _candidates(mixture, matrix, plain, terms, task):
-        seen.append(replace(looked_at, tried=[]))
-        if looked_at.agreement >= STABLE:
-            break
-    best = max(seen, key=lambda one: (one.agreement >= STABLE, one.agreement), default=None)
-    if best is None or (best.agreement < STABLE and task.cells == 1 and not task.wanted):
+        seen.append(looked_at)
+        if looked_at.agreement >= _enough(looked_at, task):
+            return replace(looked_at, tried=_told(seen))
+    if not seen or (task.cells == 1 and not task.wanted):
         return replace(_everybody(terms, task), tried=_told(seen))
-    return replace(best, tried=_told(seen))
+    rest = seen if task.wanted else [one for one in seen if one.cut is None or one is seen[-1]]
+    if task.wanted or seen[-1].agreement < CUT_AT_ALL:
+        rest.sort(key=lambda one: one.agreement)
+    return replace(rest[-1], tried=_told(seen))
+
+
+def _enough(published: Published, task: Task) -> float:
+    if task.wanted:
+        return STABLE
+    return FOUND if published.cut is None else CUT_KEPT
 
 
 def _told(seen: Sequence[Published]) -> list[dict[str, Any]]:
@@ -105,15 +123,28 @@ def part_terms(mixture: SegmentMixture, matrix: np.ndarray) -> np.ndarray:
     return mixture.log_terms(matrix)[:, : mixture.n_components_]
 
 
-def _natural(terms: np.ndarray, task: Task) -> int:
-    """The number of groups into which the parts fall; one where they are a continuum."""
-    overlap = MERGE_OVERLAP if len(terms) >= MERGE_ROWS else np.inf
-    apart, _ = merge(terms, overlap=overlap)
-    shares = posteriors(group_terms(terms, apart)).mean(axis=0)
-    if any(len(g) > 1 and s > MAX_JOINED_SHARE for g, s in zip(apart, shares, strict=True)):
-        return 1
-    groups, _ = merge(terms, overlap=overlap, min_share=task.least, maximum=task.limit)
-    return len(groups)
+def _groupings(task: Task, rows: int) -> list[tuple[Grouping, int]]:
+    """Ways from the terms of parts to groups, and the fewest of each, in the order looked at.
+
+    Two or three parts of a continuum, its core and its tails, are found again by any fit; parts
+    that overlap are segments only if they tell at least as many customers apart as a cut.
+    """
+
+    def as_they_are(terms: np.ndarray) -> Grouped:
+        return merge(terms, overlap=np.inf, min_share=task.least, maximum=task.limit)
+
+    def apart(terms: np.ndarray) -> Grouped:
+        groups, _ = merge(terms)
+        shares = posteriors(group_terms(terms, groups)).mean(axis=0)
+        if any(len(g) > 1 and s > MAX_JOINED_SHARE for g, s in zip(groups, shares, strict=True)):
+            return merge(terms, maximum=1)
+        return merge(terms, min_share=task.least, maximum=task.limit)
+
+    if (number := task.wanted) is not None:
+        return [(lambda terms: merge(terms, minimum=number, maximum=number, overlap=np.inf), 1)]
+    if rows < MERGE_ROWS:
+        return [(as_they_are, 2)]
+    return [(apart, 2), (as_they_are, task.cells)] if task.cells > 1 else [(apart, 2)]
 
 
 def _candidates(
@@ -123,14 +154,11 @@ def _candidates(
     terms: np.ndarray,
     task: Task,
 ) -> Iterator[Published]:
-    """From fine to coarse: groups of parts where there are some, then cuts."""
-    natural = _natural(terms, task)
-    if task.wanted == 1 or (task.cells == 1 and natural == 1 and not task.wanted):
-        return
-    if natural > 1 or task.wanted:
-        numbers = [task.wanted] if task.wanted else range(natural, 1, -1)
-        yield from _of_parts(mixture, matrix, terms, task, numbers)
-    yield from _of_cuts(plain, task)
+    """Groups of parts, then cuts from fine to coarse."""
+    if task.wanted != 1:
+        yield from _of_parts(mixture, matrix, terms, task)
+        if task.cells > 1 or task.wanted:
+            yield from _of_cuts(plain, task)
 
 
 def _everybody(terms: np.ndarray, task: Task) -> Published:
@@ -140,32 +168,45 @@ def _everybody(terms: np.ndarray, task: Task) -> Published:
 
 
 def _of_parts(
-    mixture: SegmentMixture,
-    matrix: np.ndarray,
-    terms: np.ndarray,
-    task: Task,
-    numbers: Sequence[int],
+    mixture: SegmentMixture, matrix: np.ndarray, terms: np.ndarray, task: Task
 ) -> Iterator[Published]:
-    """Groups of the parts, of each number; the first is the largest."""
-    overlap = MERGE_OVERLAP if len(terms) >= MERGE_ROWS and not task.wanted else np.inf
-    rows = _sample(len(matrix), task)
-    if numbers[0] > mixture.n_components_:
+    """Groups of the parts, as far as refits agree on them and on their number.
+
+    Each refit groups its own parts, into as many as it finds and into as many as these are; the
+    lower agreement counts.
+    """
+    if mixture.n_components_ < (task.wanted or 2):
         return
+    rows = _sample(len(matrix), task)
     try:
-        again = _parts_again(mixture, matrix[rows], numbers[0], task.seed)
+        again = _parts_again(mixture, matrix[rows], task)
     except SingularFitError:
         return  # nothing describes samples of these rows: parts are no segments that last
-    for number in numbers:
-        groups, merges = merge(terms, minimum=number, maximum=number, overlap=overlap)
-        pairs = [(_grouped(a, number, overlap), _grouped(b, number, overlap)) for a, b in again]
-        yield Published(groups, None, merges, pairs, agreement(pairs, _apart(rows, task)), [])
+    for grouping, fewest in _groupings(task, len(terms)):
+        groups, merges = grouping(terms)
+        if len(groups) >= fewest:
+            as_many = partial(merge, minimum=len(groups), maximum=len(groups))
+            found = [_grouped(again, by, _apart(rows, task)) for by in (grouping, as_many)]
+            agreed, pairs = min(found, key=lambda one: one[0])
+            yield Published(groups, None, merges, pairs, agreed, [])
 
 
-def _parts_again(mixture: SegmentMixture, matrix: np.ndarray, least: int, seed: int) -> Pairs:
+def _grouped(again: Pairs, grouping: Grouping, apart: int) -> tuple[float, Pairs]:
+    """How far pairs of refits agree, given their terms, whose parts are grouped so."""
+
+    def labels(terms: np.ndarray) -> Labels:
+        groups, _ = grouping(terms)
+        return np.asarray(group_terms(terms, groups).argmax(axis=1))
+
+    pairs = [(labels(one), labels(other)) for one, other in again]
+    return agreement(pairs, apart), pairs
+
+
+def _parts_again(mixture: SegmentMixture, matrix: np.ndarray, task: Task) -> Pairs:
     """Terms of all rows by pairs of mixtures of the same kind, fitted from nothing.
 
-    They are fitted on halves, with at least so many parts; where a half is too small for them,
-    on bootstrap samples, which bear as many parts as all rows do.
+    They are fitted on halves, with about as many parts; where a half is too small for them, on
+    bootstrap samples, which bear as many parts as all rows do.
     """
 
     def fit(rows: np.ndarray, fewest: int) -> np.ndarray:
@@ -179,21 +220,15 @@ def _parts_again(mixture: SegmentMixture, matrix: np.ndarray, least: int, seed: 
             n_init=1,
             max_iter=100,
             tol=1e-4 if mixture.kinds is None else 1e-3,  # with shares a pass costs tenfold
-            random_state=seed,
+            random_state=task.seed,
         )
         return part_terms(again.fit(matrix[rows]), matrix)
 
-    fewest = max(least, mixture.n_components_ - FEWER_PARTS)
+    fewest = max(task.wanted or 1, mixture.n_components_ - FEWER_PARTS)
     try:
-        return refits(lambda rows: fit(rows, fewest), halves(len(matrix), seed))
+        return refits(lambda rows: fit(rows, fewest), halves(len(matrix), task.seed))
     except SingularFitError:
-        return refits(lambda rows: fit(rows, 1), bootstraps(len(matrix), seed))
-
-
-def _grouped(terms: np.ndarray, number: int, overlap: float) -> Labels:
-    number = min(number, terms.shape[1])
-    groups, _ = merge(terms, minimum=number, maximum=number, overlap=overlap)
-    return np.asarray(group_terms(terms, groups).argmax(axis=1))
+        return refits(lambda rows: fit(rows, 1), bootstraps(len(matrix), task.seed))
 
 
 def _of_cuts(plain: np.ndarray, task: Task) -> Iterator[Published]:

@@ -38,6 +38,7 @@ from tests.quality import commands, datasets, segment_peers
 
 NAMES = ("online_retail", "cc_general", "bank_churners", "wholesale")
 SIZES = range(1, 13)
+HALVES = 8  # times that the customers are halved; wholesale's 440 differ by .3 from time to time
 HELD_OUT = 0.3
 FLOOR = 0.005  # sd on standardised columns; scikit-learn's own floor is .001
 AS_OF = pd.Timestamp("2011-12-10")
@@ -156,9 +157,10 @@ COLUMNS: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
 
 
 def test_published_segments_are_found_again_in_halves(table: Table) -> None:
-    """Agreement as the model card tells it, and of the whole procedure on halves."""
+    """Agreement as the model card tells it, and of the whole procedure, screen to segments, on
+    halves: the second is lower where halves differ in what they publish, and their number."""
     found, told = train(table.frame, table.declared, Settings(), np.random.default_rng(0))
-    again = [halves_agree(table, seed) for seed in range(2)]
+    again = [halves_agree(table, seed) for seed in range(HALVES)]
     LASTING.append(
         {
             "table": table.name,
@@ -167,10 +169,12 @@ def test_published_segments_are_found_again_in_halves(table: Table) -> None:
             "by": ", ".join(s["published"]["by"] for s in told["strata"]),
             "agreement (card)": told["agreement"],
             "whole procedure on halves": ", ".join(f"{one:.2f}" for one in again),
+            "mean": float(np.mean(again)),
         }
     )
 
     assert told["agreement"] >= STABLE
+    assert np.mean(again) >= STABLE
     assert found.n_segments >= 2
 
 

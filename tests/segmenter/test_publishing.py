@@ -14,16 +14,17 @@ from sklearn.metrics import adjusted_rand_score
 
 from segmenter.agreement import SPLITS, agreement, bootstraps, halves, joined, refits
 from segmenter.cuts import Cut, cut
+from segmenter.merging import merge
 from segmenter.model import SegmentMixture
-from segmenter.publishing import STABLE, Published, Task, publish
+from segmenter.publishing import CUT_KEPT, FOUND, STABLE, Published, Task, part_terms, publish
 
 CENTRES = np.array([[0.0, 0.0, 0.0], [6.0, 0.0, 0.0], [0.0, 6.0, 6.0]])
 
 
-def groups(n: int = 600, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Rows about three centres far apart, and whose they are."""
-    kind = np.arange(n) % 3
-    return CENTRES[kind] + np.random.default_rng(seed).standard_normal((n, 3)), kind
+def groups(n: int = 600, seed: int = 0, distance: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Rows about three centres far apart, and whose they are; distance: 1, or nearer."""
+    kind, noise = np.arange(n) % 3, np.random.default_rng(seed).standard_normal((n, 3))
+    return distance * CENTRES[kind] + noise, kind
 
 
 def continuum(n: int = 1_500, seed: int = 0) -> np.ndarray:
@@ -171,6 +172,20 @@ def test_groups_that_are_apart_are_published_as_they_are() -> None:
     assert found.record()["stable"]
 
 
+def test_parts_that_overlap_are_published_where_halves_find_them_again() -> None:
+    matrix, kind = groups(4_000, distance=0.5)
+    mixture = SegmentMixture(random_state=0).fit(matrix)
+    terms = part_terms(mixture, matrix)
+
+    found, finer = (publish(mixture, matrix, matrix, task(cells=cells)) for cells in (3, 4))
+
+    assert len(merge(terms)[0]) == 2, "more than half of the rows are in parts that overlap"
+    assert found.cut is None and found.groups == [(0,), (1,), (2,)]
+    assert found.agreement >= FOUND
+    assert adjusted_rand_score(kind, terms.argmax(axis=1)) > 0.75
+    assert [step["by"] for step in finer.tried] == ["cut", "cut"], "a cut of four tells more"
+
+
 def test_a_continuum_is_cut_into_cells_that_halves_agree_on() -> None:
     matrix = continuum()
 
@@ -178,11 +193,36 @@ def test_a_continuum_is_cut_into_cells_that_halves_agree_on() -> None:
 
     assert found.cut is not None
     assert 2 <= found.n_segments <= 6
-    assert found.agreement >= STABLE
-    assert [step["by"] for step in found.tried] == ["cut"] * len(found.tried)
-    numbers = [step["segments"] for step in found.tried]
-    assert numbers == list(range(6, found.n_segments - 1, -1))
-    assert all(not step["stable"] for step in found.tried[:-1])
+    assert found.agreement >= CUT_KEPT
+    assert found.record()["stable"] == (found.agreement >= STABLE)
+    parts = [step for step in found.tried if step["by"] == "parts"]
+    cuts = found.tried[len(parts) :]
+    assert all(step["agreement"] < FOUND for step in parts)
+    assert [step["segments"] for step in cuts] == list(range(6, found.n_segments - 1, -1))
+    assert all(step["agreement"] < CUT_KEPT for step in cuts[:-1])
+
+
+def test_where_halves_agree_on_nothing_the_coarsest_cut_is_published() -> None:
+    ball = np.random.default_rng(0).standard_normal((200, 3))  # no direction is its own
+
+    found = published(ball)
+
+    assert found.cut is not None and found.n_segments == found.tried[-1]["segments"] == 2
+    assert all(step["agreement"] < CUT_KEPT for step in found.tried)
+    assert not found.record()["stable"]
+
+
+def test_parts_are_published_where_halves_agree_on_no_cut_at_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ball = np.random.default_rng(1).standard_normal((600, 3))
+    matrix = np.column_stack([groups()[0], ball])
+    monkeypatch.setattr("segmenter.publishing.FOUND", 1.01)
+
+    found, of_columns = (published(matrix, columns=at) for at in ((3, 4, 5), (0, 1, 2)))
+
+    assert found.cut is None and found.n_segments == 3
+    assert of_columns.cut is not None
 
 
 def test_the_agreement_told_is_that_of_the_pairs() -> None:

@@ -457,6 +457,14 @@ def test_a_small_table_needs_no_index(database):
 
 
 @pytest.mark.usefixtures("few_is_large")
+def test_a_small_table_whose_ids_have_gaps_needs_no_index(sqlite_url):
+    many(sqlite_url, rows=50)
+    run_sql(sqlite_url, "UPDATE card_tx SET rowid = 1000000 * rowid")
+
+    passes(sqlite_url)
+
+
+@pytest.mark.usefixtures("few_is_large")
 def test_a_missing_index_stops_score_and_not_its_owner(fitted_sqlite):
     with copies(fitted_sqlite) as url:
         bank = Bank(url)
