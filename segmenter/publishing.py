@@ -1,11 +1,11 @@
 """From a density to published segments that a second fit would find again.
 
-Where customers fall apart, segments are groups of the mixture's parts: those that lie apart, or
-else the parts as they are, if fits on halves of the customers find as many and the same. Where they
-form one continuum, the parts describe its shape and wander from fit to fit; segments are then a cut
-of the basis that marketing knows (recency, frequency, money) into round cells of nearest centres.
-Its number is a convention, left only where halves do not agree on it: what a number costs that
-changes from fit to fit is more than what fewer cells bring.
+Where customers fall apart, segments are groups of the mixture's parts, if fits on halves of the
+customers find as many and the same. Where they form one continuum, the parts describe its shape and
+wander from fit to fit; segments are then a cut of the basis that marketing knows (recency,
+frequency, money) into round cells of nearest centres. Its number is a convention, left only where
+halves do not agree on it: what a number costs that changes from fit to fit is more than what fewer
+cells bring.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from segmenter.agreement import SPLITS, Labels, Pairs, agreement, bootstraps, halves, refits
 from segmenter.cuts import Cut, cut
 from segmenter.em import SingularFitError
-from segmenter.merging import Merge, group_terms, merge, posteriors
+from segmenter.merging import MERGE_OVERLAP, Merge, group_terms, merge, posteriors
 from segmenter.model import SegmentMixture
 
 BASIS = ("recency_days", "purchase_days", "net_amount")  # said more of the future than with more
@@ -123,28 +123,19 @@ def part_terms(mixture: SegmentMixture, matrix: np.ndarray) -> np.ndarray:
     return mixture.log_terms(matrix)[:, : mixture.n_components_]
 
 
-def _groupings(task: Task, rows: int) -> list[tuple[Grouping, int]]:
-    """Ways from the terms of parts to groups, and the fewest of each, in the order looked at.
-
-    Two or three parts of a continuum, its core and its tails, are found again by any fit; parts
-    that overlap are segments only if they tell at least as many customers apart as a cut.
-    """
-
-    def as_they_are(terms: np.ndarray) -> Grouped:
-        return merge(terms, overlap=np.inf, min_share=task.least, maximum=task.limit)
+def _grouping(task: Task, overlap: float) -> Grouping:
+    """From the terms of parts to groups that lie apart: one where they are a continuum."""
 
     def apart(terms: np.ndarray) -> Grouped:
-        groups, _ = merge(terms)
+        groups, _ = merge(terms, overlap=overlap)
         shares = posteriors(group_terms(terms, groups)).mean(axis=0)
         if any(len(g) > 1 and s > MAX_JOINED_SHARE for g, s in zip(groups, shares, strict=True)):
             return merge(terms, maximum=1)
-        return merge(terms, min_share=task.least, maximum=task.limit)
+        return merge(terms, overlap=overlap, min_share=task.least, maximum=task.limit)
 
-    if (number := task.wanted) is not None:
-        return [(lambda terms: merge(terms, minimum=number, maximum=number, overlap=np.inf), 1)]
-    if rows < MERGE_ROWS:
-        return [(as_they_are, 2)]
-    return [(apart, 2), (as_they_are, task.cells)] if task.cells > 1 else [(apart, 2)]
+    if task.wanted:
+        return partial(merge, minimum=task.wanted, maximum=task.wanted, overlap=overlap)
+    return apart
 
 
 def _candidates(
@@ -175,20 +166,20 @@ def _of_parts(
     Each refit groups its own parts, into as many as it finds and into as many as these are; the
     lower agreement counts.
     """
-    if mixture.n_components_ < (task.wanted or 2):
+    overlap = np.inf if task.wanted or len(terms) < MERGE_ROWS else MERGE_OVERLAP
+    grouping = _grouping(task, overlap)
+    groups, merges = grouping(terms)
+    if len(groups) < (task.wanted or 2):
         return
     rows = _sample(len(matrix), task)
     try:
         again = _parts_again(mixture, matrix[rows], task)
     except SingularFitError:
         return  # nothing describes samples of these rows: parts are no segments that last
-    for grouping, fewest in _groupings(task, len(terms)):
-        groups, merges = grouping(terms)
-        if len(groups) >= fewest:
-            as_many = partial(merge, minimum=len(groups), maximum=len(groups))
-            found = [_grouped(again, by, _apart(rows, task)) for by in (grouping, as_many)]
-            agreed, pairs = min(found, key=lambda one: one[0])
-            yield Published(groups, None, merges, pairs, agreed, [])
+    as_many = partial(merge, minimum=len(groups), maximum=len(groups), overlap=overlap)
+    found = [_grouped(again, by, _apart(rows, task)) for by in (grouping, as_many)]
+    agreed, pairs = min(found, key=lambda one: one[0])
+    yield Published(groups, None, merges, pairs, agreed, [])
 
 
 def _grouped(again: Pairs, grouping: Grouping, apart: int) -> tuple[float, Pairs]:

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
 from sklearn.metrics import adjusted_rand_score
 
-from segmenter.agreement import SPLITS, agreement, bootstraps, halves, joined, refits
+from segmenter import publishing
+from segmenter.agreement import SPLITS, Pairs, agreement, bootstraps, halves, joined, refits
 from segmenter.cuts import Cut, cut
-from segmenter.merging import merge
 from segmenter.model import SegmentMixture
-from segmenter.publishing import CUT_KEPT, FOUND, STABLE, Published, Task, part_terms, publish
+from segmenter.publishing import CUT_KEPT, FOUND, STABLE, Published, Task, publish
 
 CENTRES = np.array([[0.0, 0.0, 0.0], [6.0, 0.0, 0.0], [0.0, 6.0, 6.0]])
 
@@ -172,18 +172,26 @@ def test_groups_that_are_apart_are_published_as_they_are() -> None:
     assert found.record()["stable"]
 
 
-def test_parts_that_overlap_are_published_where_halves_find_them_again() -> None:
-    matrix, kind = groups(4_000, distance=0.5)
-    mixture = SegmentMixture(random_state=0).fit(matrix)
-    terms = part_terms(mixture, matrix)
+def test_groups_are_published_only_where_refits_find_their_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    matrix, _ = groups()
+    again = publishing._parts_again
 
-    found, finer = (publish(mixture, matrix, matrix, task(cells=cells)) for cells in (3, 4))
+    def another(*given: Any) -> Pairs:
+        """As if one half of each pair had not told two of the groups apart."""
+        joined = [np.logaddexp(other[:, :1], other[:, 1:2]) for _, other in again(*given)]
+        return [
+            (one, np.column_stack([both, other[:, 2:]]))
+            for (one, other), both in zip(again(*given), joined, strict=True)
+        ]
 
-    assert len(merge(terms)[0]) == 2, "more than half of the rows are in parts that overlap"
-    assert found.cut is None and found.groups == [(0,), (1,), (2,)]
-    assert found.agreement >= FOUND
-    assert adjusted_rand_score(kind, terms.argmax(axis=1)) > 0.75
-    assert [step["by"] for step in finer.tried] == ["cut", "cut"], "a cut of four tells more"
+    monkeypatch.setattr(publishing, "_parts_again", another)
+    found = published(matrix)
+
+    assert found.tried[0]["by"] == "parts" and found.tried[0]["segments"] == 3
+    assert found.tried[0]["agreement"] < FOUND
+    assert found.cut is not None
 
 
 def test_a_continuum_is_cut_into_cells_that_halves_agree_on() -> None:
