@@ -19,6 +19,7 @@ from segmenter.agreement import Pairs, agreement, joined
 from segmenter.columns import Columns
 from segmenter.config import Settings
 from segmenter.cuts import Cut
+from segmenter.em import SingularFitError
 from segmenter.merging import group_terms, posteriors
 from segmenter.model import SegmentMixture
 from segmenter.publishing import BASIS, CUT_SEGMENTS, Published, Task, part_terms, publish
@@ -306,12 +307,7 @@ def _fit(
     found = screen(part, basis_first, settings.exclude_features)
     columns = _columns(part, basis_first, found)
     rows = _Rows.drawn(part, columns, generator)
-    least = wanted or 1  # at least as many parts as segments are wanted
-    mixture = rows.fitted(
-        min_components=least,
-        max_components=max(least, MAX_COMPONENTS),
-        criterion="bic",  # of the density; what overlaps is one segment, or part of a cut
-    )
+    mixture = rows.density(wanted or 1)
     share = len(part) / customers
     task = Task(
         wanted=wanted,
@@ -364,6 +360,22 @@ class _Rows:
     def plain(self) -> np.ndarray:
         """The same rows, with counts as they are."""
         return self.columns.matrix(self.part)[~self.far]
+
+    def density(self, least: int) -> SegmentMixture:
+        """The mixture of least BIC, of at least as many parts; of fewer where rows are too few."""
+        try:
+            return self.fitted(
+                min_components=least,
+                max_components=max(least, MAX_COMPONENTS),
+                criterion="bic",  # what overlaps is one segment, or part of a cut
+            )
+        except SingularFitError as error:
+            if least > 1:
+                return self.density(1)  # a cut makes the segments
+            raise DataQualityError(
+                f"The fit found no density of {len(self.part)} customers: {error}. Leave features "
+                "out: exclude_features in [segmenter]."
+            ) from error
 
     def fitted(self, **asked: Any) -> SegmentMixture:
         """The mixture of the ordinary rows."""

@@ -11,6 +11,7 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 from segmenter.config import Settings
+from segmenter.em import SingularFitError
 from segmenter.merging import group_terms, merge, misclassification, posteriors
 from segmenter.screening import far_rows, screen
 from segmenter.training import REPEAT, SINGLE, Segmentation, train
@@ -90,6 +91,28 @@ def test_a_person_gets_the_number_of_segments_they_want(wanted: int) -> None:
 
     assert segmentation.n_segments == wanted
     assert segmentation.score(frame).posterior.shape == (600, wanted)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_person_gets_it_of_few_customers_too(seed: int) -> None:
+    """Of so few a mixture cannot have as many components; a cut makes the segments."""
+    frame, _ = customers(n=24, seed=seed)
+
+    segmentation, told = fitted(frame, segments=5)
+
+    assert segmentation.n_segments == 5
+    assert told["strata"][0]["published"]["by"] == "cut"
+
+
+def test_columns_without_a_density_are_told_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(_self: object, _rows: object) -> None:
+        raise SingularFitError("the columns [1] are constant; leave them out")
+
+    monkeypatch.setattr("segmenter.model.SegmentMixture.fit", refuses)
+
+    with pytest.raises(DataQualityError, match="no density of 600 customers") as caught:
+        fitted(customers(n=600)[0])
+    assert "exclude_features" in str(caught.value)
 
 
 def test_no_more_segments_than_the_most_wanted_and_none_too_small() -> None:
