@@ -238,7 +238,7 @@ def _card(segment: Any, view: _View, rfm: pd.DataFrame) -> Card:
         meta=[counted, f"{percent(segment.share)} of the assigned", *_rfm(segment.segment_id, rfm)],
         text="" if is_missing(segment.description) else str(segment.description),
         bars=[_bar(row, view.label(row.feature)) for row in lines.itertuples()],
-        bars_title="Typical of it, against all customers",
+        bars_title="Typical of it: medians beside those of all; index of means (all: 100)",
         colour=charts.group_colour(int(segment.place)),
     )
 

@@ -82,6 +82,7 @@ def test_a_card_says_in_real_units_what_is_typical_strongest_first() -> None:
     ]
     places = [text.index(line) for line in lines]
     assert places == sorted(places)
+    assert "medians beside those of all; index of means (all: 100)" in text
     assert "Tenure days 20 days" not in text, "too weak for a line of the card"
     assert "RFM: potentially loyal (recency 4.3, frequency 3.0, money 2.0 of 5)" in text
     assert "Buy weekly." in text
