@@ -28,6 +28,7 @@ from typing import Any  # noqa: E402
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
+from segmenter.columns import Columns  # noqa: E402
 from segmenter.config import Settings  # noqa: E402
 from segmenter.merging import group_terms, merge  # noqa: E402
 from segmenter.model import SegmentMixture  # noqa: E402
@@ -81,14 +82,19 @@ def merged(task: Task) -> Fitted:
 
 
 def screened(task: Task) -> Fitted:
-    """The estimator on the columns that the screen admits, as what it takes them for."""
+    """The estimator on the columns that the segmenter makes of rows: those that the screen admits,
+    as what it takes them for, and on logarithms what is nowhere negative, as an amount is."""
     frame = pd.DataFrame(task.rows).add_prefix("x")
-    features = [Feature(name, "continuous", "shape", "", "a column") for name in frame]
+    features = [
+        Feature(name, "continuous", "shape", "", "a column", "log1p" if least >= 0 else "none")
+        for name, least in frame.min().items()
+    ]
     found = screen(frame, features, ())
-    kept = [number for number, name in enumerate(frame) if not found.reasons[name]]
-    kinds = [found.kinds[f"x{number}"] for number in kept]
-    rows = task.rows[:, kept]
-    return automatic(Task(rows, task.sizes, task.n_groups, task.seed), kinds=kinds)
+    kept = [feature for feature in features if not found.reasons[feature.name]]
+    columns = Columns.fit(frame, kept, found.kinds, found.floors)
+    rows = columns.matrix(frame)
+    asked = Task(rows, task.sizes, task.n_groups, task.seed)
+    return automatic(asked, kinds=columns.declaration["kinds"])
 
 
 def of_shoppers(task: Task, name: str) -> Fitted:
