@@ -78,12 +78,19 @@ def shared_out(
     for start in range(0, len(slices), BLOCK_SLICES * workers):
         first, *others = _blocks(slices[start : start + BLOCK_SLICES * workers], workers)
         with ExitStack() as stack:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="peerwatch-"))
-            task = replace(task, turn=str(Path(folder, "turn")))
-            helping = [stack.enter_context(_Worker(run, task, block)) for block in others]
+            helping = _helping(stack, run, task, others) if others else []
             yield from own(first)
             for worker in helping:
                 yield from worker.parts()
+
+
+def _helping(
+    stack: ExitStack, run: Run, task: Task, blocks: Sequence[Sequence[Window]]
+) -> list[_Worker]:
+    """A worker per block; they take turns by a file that is there as long as they are."""
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="peerwatch-"))
+    task = replace(task, turn=str(Path(folder, "turn")))
+    return [stack.enter_context(_Worker(run, task, block)) for block in blocks]
 
 
 def _blocks(slices: Sequence[Window], workers: int) -> list[Sequence[Window]]:

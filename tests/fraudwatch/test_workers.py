@@ -114,6 +114,12 @@ def test_more_workers_than_slices_are_none_too_many(bank, another_bank, monkeypa
     assert bank.count("run_batches") < 9
 
 
+def test_who_has_no_help_needs_no_folder(bank, monkeypatch):
+    monkeypatch.setattr(workers.tempfile, "TemporaryDirectory", None)
+
+    assert score(bank, 1).rows_written > 0
+
+
 def test_what_a_worker_cannot_do_is_told_as_if_it_were_done_here(bank):
     text = bank.path.read_text(encoding="utf-8")
     bank.path.write_text(text.replace('"merchant_id"', '"shop"'), encoding="utf-8")
