@@ -317,16 +317,15 @@ def _learnt(diagnostics: Mapping[str, Any]) -> str:
     frauds = diagnostics["known_frauds"]
     if kinds:
         return f"learnt from {frauds} known frauds for {kinds}"
-    return f"assumed, as {frauds} known fraud{'s are' if frauds != 1 else ' is'} too few"
+    return f"assumed, for want of known frauds ({frauds})"
 
 
 def _verdict(name: str, champions: str | None, gate: Mapping[str, Any]) -> str:
     if champions == name:
         return "champion"
     against = "; ".join(check for check, good in gate["checks"].items() if not good)
-    return (
-        f"stays a candidate, as this does not hold: {against}" if against else ("stays a candidate")
-    )
+    why = f", as this does not hold: {against}" if against else ""
+    return f"stays a candidate{why}"
 
 
 def _gate_figures(learned: Learned, window: Window, settings: Any) -> dict[str, Any]:

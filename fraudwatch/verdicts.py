@@ -16,6 +16,7 @@ from fraudwatch.scope import KIND, transaction_key
 from shared import frames, runs
 from shared.errors import ConfigurationError, PeerwatchError
 from shared.jobs import Outcome, Request
+from shared.reports import plural
 from shared.runs import Run
 
 VERDICTS = (
@@ -39,10 +40,13 @@ def record(run: Run, request: Request) -> Outcome:
     written = 0
     if not request.dry_run:
         written = runs.unit(run, KIND, lambda c: store.write_verdicts(c, run, frame))
-    verb, count = ("would have recorded", len(frame)) if request.dry_run else ("recorded", written)
-    again = f"; {len(frame) - written} were known already" if written < len(frame) else ""
+    told = f"recorded {plural(written, 'verdict')}"
+    if request.dry_run:
+        told = f"would have recorded {plural(len(frame), 'verdict')}"
+    elif written < len(frame):
+        told += f"; {len(frame) - written} were known already"
     return Outcome(
-        f"{verb} {count} verdict{'s' * (count != 1)}{'' if request.dry_run else again}",
+        told,
         {"recorded": written, "verdict_ids": frame.verdict_id.tolist()},
         rows_read=len(frame),
         rows_written=written,

@@ -28,7 +28,7 @@ CUT_SEGMENTS = 6  # of a continuum, which has no number of its own; RFM tools sh
 RESAMPLED = 4_000  # customers looked at; agreement no longer grows with more
 STABLE = 0.8  # adjusted Rand index from which two fits show the same segments
 FOUND = 0.93  # from which parts are segments; on continua halves came to .91 by chance
-CUT_KEPT = 0.7  # from which a cut keeps its number of cells
+CUT_KEPT = 0.7  # from which a cut keeps the conventional number of cells
 CUT_AT_ALL = 0.5  # of two cells; below, the rows have no such shape
 MERGE_ROWS = 500  # below, overlap is estimated too roughly and real groups get joined
 MAX_JOINED_SHARE = 0.5  # of all customers, in one group of overlapping parts: a continuum
@@ -102,16 +102,24 @@ def publish(
             return replace(looked_at, tried=_told(seen))
     if not seen or (task.cells == 1 and not task.wanted):
         return replace(_everybody(terms, task), tried=_told(seen))
-    rest = seen if task.wanted else [one for one in seen if one.cut is None or one is seen[-1]]
-    if task.wanted or seen[-1].agreement < CUT_AT_ALL:
-        rest.sort(key=lambda one: one.agreement)
-    return replace(rest[-1], tried=_told(seen))
+    return replace(_least_unstable(seen, task), tried=_told(seen))
 
 
 def _enough(published: Published, task: Task) -> float:
-    if task.wanted:
-        return STABLE
-    return FOUND if published.cut is None else CUT_KEPT
+    """The agreement from which it is published."""
+    if not task.wanted and published.cut is None:
+        return FOUND
+    by_convention = not task.wanted and published.n_segments == min(task.cells, task.limit)
+    return CUT_KEPT if by_convention else STABLE
+
+
+def _least_unstable(seen: Sequence[Published], task: Task) -> Published:
+    """Of what halves do not agree on: the coarsest cut, if it is anything to them."""
+    if not task.wanted:
+        if seen[-1].agreement >= CUT_AT_ALL:
+            return seen[-1]
+        seen = [one for one in seen if one.cut is None or one is seen[-1]]
+    return max(seen, key=lambda one: one.agreement)
 
 
 def _told(seen: Sequence[Published]) -> list[dict[str, Any]]:

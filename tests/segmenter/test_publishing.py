@@ -21,10 +21,10 @@ from segmenter.publishing import CUT_KEPT, FOUND, STABLE, Published, Task, publi
 CENTRES = np.array([[0.0, 0.0, 0.0], [6.0, 0.0, 0.0], [0.0, 6.0, 6.0]])
 
 
-def groups(n: int = 600, seed: int = 0, distance: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Rows about three centres far apart, and whose they are; distance: 1, or nearer."""
-    kind, noise = np.arange(n) % 3, np.random.default_rng(seed).standard_normal((n, 3))
-    return distance * CENTRES[kind] + noise, kind
+def groups(n: int = 600, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Rows about three centres far apart, and whose they are."""
+    kind = np.arange(n) % 3
+    return CENTRES[kind] + np.random.default_rng(seed).standard_normal((n, 3)), kind
 
 
 def continuum(n: int = 1_500, seed: int = 0) -> np.ndarray:
@@ -201,13 +201,28 @@ def test_a_continuum_is_cut_into_cells_that_halves_agree_on() -> None:
 
     assert found.cut is not None
     assert 2 <= found.n_segments <= 6
-    assert found.agreement >= CUT_KEPT
-    assert found.record()["stable"] == (found.agreement >= STABLE)
-    parts = [step for step in found.tried if step["by"] == "parts"]
-    cuts = found.tried[len(parts) :]
-    assert all(step["agreement"] < FOUND for step in parts)
-    assert [step["segments"] for step in cuts] == list(range(6, found.n_segments - 1, -1))
-    assert all(step["agreement"] < CUT_KEPT for step in cuts[:-1])
+    assert found.agreement >= STABLE
+    assert [step["by"] for step in found.tried] == ["cut"] * len(found.tried)
+    numbers = [step["segments"] for step in found.tried]
+    assert numbers == list(range(6, found.n_segments - 1, -1))
+    assert all(not step["stable"] for step in found.tried[:-1])
+
+
+@pytest.mark.parametrize(
+    ("agreements", "cells"),
+    [([0.75], 6), ([0.65, 0.75, 0.85], 4), ([0.65, 0.79, 0.79, 0.79, 0.79], 2)],
+    ids=["kept", "left for a stable one", "none is stable"],
+)
+def test_a_cut_keeps_its_conventional_number_longer_than_another(
+    agreements: list[float], cells: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = iter(agreements)
+    monkeypatch.setattr(publishing, "agreement", lambda *_: next(told))
+
+    found = published(continuum())
+
+    assert found.n_segments == cells
+    assert [step["agreement"] for step in found.tried] == agreements
 
 
 def test_where_halves_agree_on_nothing_the_coarsest_cut_is_published() -> None:
