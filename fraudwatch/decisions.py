@@ -93,11 +93,8 @@ class Aspect:
 
 
 def statistic_of(parts: np.ndarray, at: Sequence[int]) -> np.ndarray:
-    """(n,) the parts of one aspect and the last one, which is of no column, together.
-
-    One column after the other: the same in any batch.
-    """
-    total = parts[:, -1].copy()
+    """(n,) the parts of one aspect together, one after the other: the same in any batch."""
+    total = np.zeros(len(parts))
     for column in at:
         total += parts[:, column]
     return total

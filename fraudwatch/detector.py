@@ -35,7 +35,8 @@ BETA = 1.0  # the bound itself: of columns of several kinds a smaller weight ran
 BATCH_ROWS, PASSES, STEPS = 512, 40, (250, 2500)  # where more steps found no more
 LEAST_ROWS = 50  # of training and of calibration; fewer say nothing about a tail
 DENSITY, ASPECT = "density.", "aspect."
-AMOUNT_WEIGHT = 0.5  # of the aspects: money is what frauds are about
+# Of the aspect for amounts that the latent does not explain: few, but they show nowhere else.
+MISFIT_WEIGHT = 0.02
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ class Detector:
             "encoder": self.encoder.to_json(),
             "baseline": dict(self.baseline),
             "aspects": [
-                {"name": aspect.name, "at": list(aspect.at), "weight": aspect.weight}
+                {"name": aspect.name, "parts": list(aspect.at), "weight": aspect.weight}
                 for aspect in self.aspects
             ],
             "evidence": self.evidence.to_json(),
@@ -168,15 +169,15 @@ class Detector:
     @staticmethod
     def readable(header: Mapping[str, Any]) -> bool:
         """Whether this release wrote the model; older ones lack what judges a row now."""
-        return "aspects" in header
+        return all("parts" in aspect for aspect in header.get("aspects", [{}]))
 
     @classmethod
     def from_arrays(cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Detector:
         """The detector as it was stored; the same scores to the last bit."""
         if not cls.readable(header):
             raise ConfigurationError(
-                "The model was fitted by an older release, which knew no evidence. Fit anew: "
-                "peerwatch fraudwatch fit"
+                "The model was fitted by an older release, whose judgement this one cannot "
+                "repeat. Fit anew: peerwatch fraudwatch fit"
             )
         density = {
             name.removeprefix(DENSITY): value
@@ -193,7 +194,7 @@ class Detector:
             tuple(
                 Aspect(
                     item["name"],
-                    tuple(item["at"]),
+                    tuple(item["parts"]),
                     item["weight"],
                     SurpriseScale(arrays[f"{ASPECT}{item['name']}"]),
                 )
@@ -265,18 +266,20 @@ def _scaled(detector: Detector, held_out: pd.DataFrame) -> Detector:
 
 
 def _aspects(focal: Sequence[Feature]) -> list[tuple[str, tuple[int, ...], float]]:
-    """(name, positions of its features, weight): the amount, the time, and what else there is."""
-    named = {"amount": AMOUNTS, "time": TIMES}
+    """(name, positions of its parts, weight): the amount, the time, and what else there is.
+
+    Each has the part of no column too, and the same weight. Without it the amount is looked at
+    once more, as the misfit: what the latent leaves unexplained of it.
+    """
+    named, latent = {"amount": AMOUNTS, "time": TIMES}, len(focal)
     members: dict[str, list[int]] = {}
     for at, feature in enumerate(focal):
         name = next((n for n, names in named.items() if feature.name in names), "other")
         members.setdefault(name, []).append(at)
-    amount = AMOUNT_WEIGHT if "amount" in members and len(members) > 1 else 0.0
-    other = (1 - amount) / (len(members) - (amount > 0))  # an amount alone has all of the weight
-    return [
-        (name, tuple(at), amount if name == "amount" and amount else other)
-        for name, at in members.items()
-    ]
+    amounts = members.get("amount", [])
+    weight = (1 - MISFIT_WEIGHT if amounts else 1.0) / len(members)
+    aspects = [(name, (*at, latent), weight) for name, at in members.items()]
+    return [*aspects, ("misfit", tuple(amounts), MISFIT_WEIGHT)] if amounts else aspects
 
 
 def _require_enough(frame: pd.DataFrame, held_out: pd.DataFrame) -> None:

@@ -77,7 +77,7 @@ class KeyModel:
     hazard: float = 0.002
     duration: float = 4.0
     stages: int = 1
-    share: float = 0.1
+    share: float = 0.2
     showing: float = 1.0
     other: float = 0.003
     other_showing: float = 1.0
@@ -142,7 +142,7 @@ class Evidence:
     """
 
     keys: tuple[KeyModel, ...]
-    base: float = 0.002
+    base: float = 0.001
     shape: float = 0.1
     days: int = DAYS
 
@@ -155,7 +155,7 @@ class Evidence:
         entity's payments are mostly its customer's own, which would else count twice.
         """
         quiet = {COUNTERPARTY} | (set(kinds) - {CUSTOMER} if CUSTOMER in kinds else set())
-        hazard, share = KeyModel.hazard / 10, KeyModel.share / 5
+        hazard, share = KeyModel.hazard / 10, KeyModel.share / 10
         return cls(
             tuple(
                 KeyModel(kind, hazard=hazard, share=share) if kind in quiet else KeyModel(kind)

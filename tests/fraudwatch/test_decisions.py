@@ -208,8 +208,8 @@ TOGETHER = {  # two p-values, each uniform, of u, 1 - u and an independent v
 
 
 def two_aspects(scale: SurpriseScale) -> tuple[Aspect, Aspect]:
-    """Of a column each."""
-    return Aspect("first", (0,), 0.3, scale), Aspect("second", (1,), 0.7, scale)
+    """Of a column each, and the last part in both."""
+    return Aspect("first", (0, 2), 0.3, scale), Aspect("second", (1, 2), 0.7, scale)
 
 
 def ratios(p_values: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
@@ -250,7 +250,7 @@ def test_a_mixture_is_as_high_as_t_at_most_once_in_t(together):
 
 def test_a_single_aspect_ranks_as_the_joint_surprise_does():
     parts = np.random.default_rng(1).gamma(2, 1, (500, 4))
-    every = (0, 1, 2)
+    every = (0, 1, 2, 3)
     aspect = Aspect("other", every, 1.0, SurpriseScale.of(statistic_of(parts, every)))
 
     found = mixed(parts, [aspect])
@@ -292,6 +292,24 @@ def test_columns_that_say_nothing_do_not_drown_an_extreme_amount(size):
     apart, joint = mixed(rows, aspects), rows.sum(1)
 
     ahead = [(score[50:, None] >= score[:50]).sum(0).mean() for score in (apart, joint)]
+    assert ahead[0] < ahead[1] / 4, "normal rows that are read before a planted one"
+
+
+def test_a_wide_latent_does_not_drown_an_amount_that_no_latent_explains():
+    generator = np.random.default_rng(3)
+    known, rows = (
+        np.column_stack([generator.normal(size=5000) ** 2 / 2, generator.gamma(1, 4, 5000)])
+        for _ in range(2)
+    )
+    rows[:50, 0] = 4.5**2 / 2
+    amount, misfit = (
+        Aspect(name, at, weight, SurpriseScale.of(statistic_of(known, at)))
+        for name, at, weight in (("amount", (0, 1), 0.98), ("misfit", (0,), 0.02))
+    )
+
+    with_it, without = mixed(rows, [amount, misfit]), mixed(rows, [amount])
+
+    ahead = [(score[50:, None] >= score[:50]).sum(0).mean() for score in (with_it, without)]
     assert ahead[0] < ahead[1] / 4, "normal rows that are read before a planted one"
 
 

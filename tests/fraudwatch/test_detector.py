@@ -186,17 +186,25 @@ TIME_OF_DAY = Feature("time_of_day", "category", "focal", "", "local time of day
 @pytest.mark.parametrize(
     ("focal", "aspects"),
     [
-        (["amount_ratio", "amount_relative"], {"amount": ((0, 1), 1.0)}),
-        (["height", "width"], {"other": ((0, 1), 1.0)}),
-        (["count_1h", "height"], {"time": ((0,), 0.5), "other": ((1,), 0.5)}),
+        (
+            ["amount_ratio", "amount_relative"],
+            {"amount": ((0, 1, 2), 0.98), "misfit": ((0, 1), 0.02)},
+        ),
+        (["height", "width"], {"other": ((0, 1, 2), 1.0)}),
+        (["count_1h", "height"], {"time": ((0, 2), 0.5), "other": ((1, 2), 0.5)}),
         (
             ["height", "amount_ratio", "time_of_day", "count_1h", "width"],
-            {"other": ((0, 4), 0.25), "amount": ((1,), 0.5), "time": ((2, 3), 0.25)},
+            {
+                "other": ((0, 4, 5), 0.98 / 3),
+                "amount": ((1, 5), 0.98 / 3),
+                "time": ((2, 3, 5), 0.98 / 3),
+                "misfit": ((1,), 0.02),
+            },
         ),
     ],
     ids=str,
 )
-def test_amounts_have_half_of_the_weight_and_the_other_aspects_share_the_rest(focal, aspects):
+def test_aspects_weigh_the_same_and_amounts_are_looked_at_again_without_the_latent(focal, aspects):
     frame = pd.DataFrame({name: np.random.default_rng(0).normal(size=60) for name in focal})
     if "time_of_day" in frame:
         frame = frame.assign(time_of_day=["00-06", "06-12"] * 30)
