@@ -91,7 +91,7 @@ def _of_part(asked: Asked, dataset: str, part: str) -> Iterator[Wanted]:
         seen = not asked.views or scorer.view in asked.views
         tried = asked.grid or scorer.setting == scorers.DEFAULT
         if named and seen and tried and scorer.cost <= asked.most_cost:
-            for seed in asked.seeds if scorer.seeded else asked.seeds[:1]:
+            for seed in asked.seeds if scorer.seeded or dataset in cases.DRAWN else asked.seeds[:1]:
                 yield Wanted(
                     *(dataset, part, scorer.name, scorer.view, scorer.setting), seed, scorer.cost
                 )
@@ -105,7 +105,7 @@ def protocol_of(dataset: str) -> str:
 
 def cell(folder: Path, one: Wanted) -> dict[str, Any]:
     """One cell done: trains, scores the test rows, judges the scores."""
-    case = cases.case(one.dataset, one.part, folder)
+    case = cases.case(one.dataset, one.part, folder, one.seed)
     scorer = scorers.named(one.dataset, one.detector, one.view, one.setting)
     begun = time.process_time()
     score = scorer.fit(case, one.seed)

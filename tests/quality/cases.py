@@ -5,6 +5,8 @@
   denser than in truth, so average precision stands also with every genuine row weighed.
 * demo: planted worlds of four seeds; the last five weeks are scored, the budget is 20 a day.
 * anz: has no labels; it shows what training and scoring cost.
+* adbench-normals, adbench-everything: 22 classical sets in two protocols (`adbench`), whose rows
+  are drawn anew for each seed.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from fraudwatch.evaluation import auc, average_precision, card_precision, per_ki
 from fraudwatch.features import build, declared, reference
 from shared import demo, synthetic
 from shared.windows import DAY
-from tests.quality import datasets
+from tests.quality import adbench, datasets
 from tests.quality.peers import Split
 from tests.quality.views import Payments
 from tests.quality.weeks import STARTS, Figures, Week
@@ -36,13 +38,16 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "ulb": ("50 %", "60 %", "70 %"),
     "demo": ("seed 0", "seed 1", "seed 2", "seed 3"),
     "anz": ("2018-10",),
+    **{f"adbench-{protocol}": adbench.SETS for protocol in adbench.PROTOCOLS},
 }
+DRAWN = tuple(name for name in PARTS if name.startswith("adbench-"))  # another seed, other rows
 FEATURES = HERE.parents[1] / "fraudwatch" / "features.py"
 CODE: Mapping[str, tuple[Path, ...]] = {
     "handbook": (HERE / "weeks.py", HERE / "views.py"),
     "ulb": (HERE / "cases.py",),
     "demo": (HERE / "cases.py", FEATURES),
     "anz": (HERE / "cases.py", FEATURES),
+    **dict.fromkeys(DRAWN, (HERE / "adbench.py",)),
 }
 AMOUNT = {"ulb": "Amount", "demo": "amount_relative"}
 
@@ -57,12 +62,16 @@ class Case(Protocol):
 
 @dataclass(frozen=True)
 class Table:
-    """Columns without missing values, the labels of the rows, and which are trained on."""
+    """Columns without missing values, the labels of the rows, and which are trained on.
+
+    rows: the payments behind the columns, as peerwatch reads them, in order of time.
+    """
 
     columns: pd.DataFrame
     fraud: np.ndarray
     training: np.ndarray  # (n,) bool
     judge: Callable[[np.ndarray, np.ndarray], Figures]  # frauds and scores of the test rows
+    rows: pd.DataFrame | None = None
 
     def split(self, view: str, days: int, *, labels: bool) -> Split:
         values = self.columns.to_numpy(np.float64)
@@ -75,8 +84,25 @@ class Table:
         return {"main": self.judge(self.fraud[~self.training], scores)}
 
 
-def case(dataset: str, part: str, folder: Path) -> Case:
+@dataclass(frozen=True)
+class Drawn:
+    """Rows of a set as drawn for a seed; no label is seen in training."""
+
+    drawn: adbench.Split
+
+    def split(self, view: str, days: int, *, labels: bool) -> Split:
+        unseen = np.zeros(len(self.drawn.train), dtype=np.int64)
+        return Split(self.drawn.train, unseen, self.drawn.test)
+
+    def figures(self, scores: np.ndarray) -> dict[str, Figures]:
+        anomaly = self.drawn.anomaly
+        return {"main": {"AUC": auc(anomaly, scores), "AP": average_precision(anomaly, scores)}}
+
+
+def case(dataset: str, part: str, folder: Path, seed: int) -> Case:
     """A part of a data set; columns that take long are kept in the folder."""
+    if dataset in DRAWN:
+        return Drawn(adbench.split(part, dataset.removeprefix("adbench-"), seed))
     number = PARTS[dataset].index(part)
     if dataset == "handbook":
         return Week(_payments(folder), STARTS[number])
@@ -135,7 +161,8 @@ def _demo(seed: int) -> Table:
         table = per_kind(fraud, kinds, scores)
         return figures | dict(zip("AP " + table["kind"], table["average_precision"], strict=True))
 
-    return Table(_columns(rows, training), (kind != "").to_numpy(np.int64), training, judge)
+    fraud = (kind != "").to_numpy(np.int64)
+    return Table(_columns(rows, training), fraud, training, judge, rows)
 
 
 def _clean(raw: pd.DataFrame) -> pd.DataFrame:
@@ -178,7 +205,8 @@ def _anz(number: int) -> Table:
             "category.description": raw["txn_description"],
         }
     ).sort_values("occurred_at", kind="stable", ignore_index=True)
+    rows["transaction_id"] = np.arange(len(rows))
     first = np.datetime64(PARTS["anz"][number], "us").astype(np.int64)
     training = (rows["occurred_at"] < first).to_numpy()
     unknown = np.zeros(len(rows), dtype=np.int64)
-    return Table(_columns(rows, training), unknown, training, lambda fraud, scores: {})
+    return Table(_columns(rows, training), unknown, training, lambda fraud, scores: {}, rows)

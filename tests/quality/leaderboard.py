@@ -31,6 +31,8 @@ TITLES = {
     "ulb": "ULB half, splits at 50, 60 and 70 % of its time",
     "demo": "Demo worlds",
     "anz": "ANZ, without labels: what it costs",
+    "adbench-normals": "ADBench, 22 sets, trained on normal rows",
+    "adbench-everything": "ADBench, 22 sets, trained on everything",
 }
 
 

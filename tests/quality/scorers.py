@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tests.quality import cases, ours, peers, views
+from tests.quality import cases, ours, ours_on_tables, peers, views
 from tests.quality.weeks import INPUTS, NONE, RULES, TRAINING, Week
 
 DEFAULT = "default"
@@ -154,15 +154,20 @@ def _rules(dataset: str) -> Iterable[Scorer]:
 
 def _peers(dataset: str) -> Iterable[Scorer]:
     for name, detector in peers.DETECTORS.items():
-        if detector.supervised and dataset == "anz":
-            continue  # it has no labels
+        if detector.supervised and (dataset == "anz" or dataset in cases.DRAWN):
+            continue  # it has no labels, or hides them
         for view in HANDBOOK_VIEWS if dataset == "handbook" else ("all columns",):
             for tried in peers.settings(name):
                 if dataset == "handbook" or tried.days == peers.DAYS:  # others train on all before
                     yield Peer(tried, view)
 
 
-SOURCES: list[Callable[[str], Iterable[Scorer]]] = [_rules, _peers, ours.classes]
+SOURCES: list[Callable[[str], Iterable[Scorer]]] = [
+    _rules,
+    _peers,
+    ours.classes,
+    ours_on_tables.classes,
+]
 
 
 @cache

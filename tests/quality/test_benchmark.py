@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from fraudwatch.features import build, reference
-from tests.quality import benchmark, leaderboard, peers, scorers, views
+from tests.quality import benchmark, cases, leaderboard, peers, scorers, views
 from tests.quality.fingerprints import fingerprint
 from tests.quality.views import Payments
 from tests.quality.weeks import RULES, Week
@@ -219,10 +219,11 @@ def test_infinite_scores_become_the_highest() -> None:
 
 
 def test_every_scorer_has_a_name_of_its_own() -> None:
-    for dataset in ("handbook", "ulb", "demo", "anz"):
+    for dataset in cases.PARTS:
         names = [(one.name, one.view, one.setting) for one in scorers.on(dataset)]
 
         assert len(set(names)) == len(names) > 10
+        assert "peerwatch" in {name for name, _, _ in names}
 
 
 def test_a_scorer_that_learns_from_labels_or_their_columns_says_so() -> None:
