@@ -84,12 +84,19 @@ class Aspect:
 
     In the sum over all columns the tail of the one that tells is drowned by the chance of the
     others. at: positions of the parts; weight: how often frauds show in it, before labels tell.
+    most: the nats that it can say at most; None where it may say any number.
     """
 
     name: str
     at: tuple[int, ...]
     weight: float
     scale: SurpriseScale
+    most: float | None = None
+
+    def nats(self, parts: np.ndarray) -> np.ndarray:
+        """(n,) calibrated surprise of the rows in this aspect; parts: (n, parts) nats."""
+        found = self.scale.nats(statistic_of(parts, self.at))
+        return found if self.most is None else np.minimum(found, self.most)
 
 
 def statistic_of(parts: np.ndarray, at: Sequence[int]) -> np.ndarray:
@@ -106,10 +113,7 @@ def mixed(parts: np.ndarray, aspects: Sequence[Aspect]) -> np.ndarray:
     Each is a p to the power of `CALIBRATOR` - 1, the calibrator of Vovk & Wang (2021); a mean of
     such is one again, whatever the dependence, and the largest of them rules it.
     """
-    found = [
-        np.log(aspect.weight) + (1 - CALIBRATOR) * aspect.scale.nats(statistic_of(parts, aspect.at))
-        for aspect in aspects
-    ]
+    found = [np.log(aspect.weight) + (1 - CALIBRATOR) * aspect.nats(parts) for aspect in aspects]
     return np.logaddexp.reduce(found, axis=0)
 
 

@@ -36,7 +36,8 @@ BATCH_ROWS, PASSES, STEPS = 512, 40, (250, 2500)  # where more steps found no mo
 LEAST_ROWS = 50  # of training and of calibration; fewer say nothing about a tail
 DENSITY, ASPECT = "density.", "aspect."
 # Of the aspect for amounts that the latent does not explain: few, but they show nowhere else.
-MISFIT_WEIGHT = 0.02
+# Their tail is no exponential: a genuine one may lie far out, and counts as one in a million.
+MISFIT_WEIGHT, MISFIT_MOST = 0.02, float(np.log(1e6))
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,12 @@ class Detector:
             "encoder": self.encoder.to_json(),
             "baseline": dict(self.baseline),
             "aspects": [
-                {"name": aspect.name, "parts": list(aspect.at), "weight": aspect.weight}
+                {
+                    "name": aspect.name,
+                    "parts": list(aspect.at),
+                    "weight": aspect.weight,
+                    "most": aspect.most,
+                }
                 for aspect in self.aspects
             ],
             "evidence": self.evidence.to_json(),
@@ -169,7 +175,7 @@ class Detector:
     @staticmethod
     def readable(header: Mapping[str, Any]) -> bool:
         """Whether this release wrote the model; older ones lack what judges a row now."""
-        return all("parts" in aspect for aspect in header.get("aspects", [{}]))
+        return all("most" in aspect for aspect in header.get("aspects", [{}]))
 
     @classmethod
     def from_arrays(cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Detector:
@@ -197,6 +203,7 @@ class Detector:
                     tuple(item["parts"]),
                     item["weight"],
                     SurpriseScale(arrays[f"{ASPECT}{item['name']}"]),
+                    item["most"],
                 )
                 for item in header["aspects"]
             ),
@@ -254,8 +261,8 @@ def _scaled(detector: Detector, held_out: pd.DataFrame) -> Detector:
     medians = np.median(parts, axis=0)
     baseline = {name: float(value) for name, value in zip(detector.names, medians, strict=True)}
     aspects = tuple(
-        Aspect(name, at, weight, SurpriseScale.of(statistic_of(parts, at)))
-        for name, at, weight in _aspects(detector.focal)
+        Aspect(name, at, weight, SurpriseScale.of(statistic_of(parts, at)), most)
+        for name, at, weight, most in _aspects(detector.focal)
     )
     statistic = mixed(parts, aspects)
     scale = SurpriseScale.of(statistic)
@@ -265,8 +272,10 @@ def _scaled(detector: Detector, held_out: pd.DataFrame) -> Detector:
     )
 
 
-def _aspects(focal: Sequence[Feature]) -> list[tuple[str, tuple[int, ...], float]]:
-    """(name, positions of its parts, weight): the amount, the time, and what else there is.
+def _aspects(
+    focal: Sequence[Feature],
+) -> list[tuple[str, tuple[int, ...], float, float | None]]:
+    """(name, positions of its parts, weight, most nats): the amount, the time, what else there is.
 
     Each has the part of no column too, and the same weight. Without it the amount is looked at
     once more, as the misfit: what the latent leaves unexplained of it.
@@ -276,10 +285,10 @@ def _aspects(focal: Sequence[Feature]) -> list[tuple[str, tuple[int, ...], float
     for at, feature in enumerate(focal):
         name = next((n for n, names in named.items() if feature.name in names), "other")
         members.setdefault(name, []).append(at)
-    amounts = members.get("amount", [])
+    amounts = tuple(members.get("amount", ()))
     weight = (1 - MISFIT_WEIGHT if amounts else 1.0) / len(members)
-    aspects = [(name, (*at, latent), weight) for name, at in members.items()]
-    return [*aspects, ("misfit", tuple(amounts), MISFIT_WEIGHT)] if amounts else aspects
+    misfit = [("misfit", amounts, MISFIT_WEIGHT, MISFIT_MOST)] if amounts else []
+    return [*((name, (*at, latent), weight, None) for name, at in members.items()), *misfit]
 
 
 def _require_enough(frame: pd.DataFrame, held_out: pd.DataFrame) -> None:

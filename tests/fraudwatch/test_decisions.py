@@ -313,6 +313,15 @@ def test_a_wide_latent_does_not_drown_an_amount_that_no_latent_explains():
     assert ahead[0] < ahead[1] / 4, "normal rows that are read before a planted one"
 
 
+def test_an_aspect_says_no_more_than_its_most():
+    known, rows = np.random.default_rng(4).exponential(size=(5000, 1)), np.array([[3.0], [90.0]])
+    scale = SurpriseScale.of(statistic_of(known, (0,)))
+    free, capped = (Aspect("misfit", (0,), 1.0, scale, most) for most in (None, 12.0))
+
+    assert capped.nats(rows).tolist() == [free.nats(rows)[0], 12.0]
+    assert free.nats(rows)[1] > 60
+
+
 # --- q-values -----------------------------------------------------------------------------------
 
 P_VALUES = st.lists(st.integers(1, 60), min_size=1, max_size=40).map(lambda k: np.array(k) / 60)

@@ -179,7 +179,7 @@ def _beside(rows: pd.DataFrame) -> str:
     ours = lines[lines["detector"].str.startswith(HOUSE)].to_numpy().tolist()
     theirs = lines[lines["view"] == EQUAL_VIEW].to_numpy().tolist()
     found = [
-        {"peerwatch": one[0], "setting": one[2], "less": other[0], "its setting": other[2]}
+        {"peerwatch": one[1], "less": other[0], "its setting": other[2]}
         | paired(main, one, other, "AP").to_dict()
         for one in ours
         for other in theirs
