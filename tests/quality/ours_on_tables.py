@@ -52,7 +52,7 @@ class Density(_House):
         return len(case.split(self.view, 0, labels=False).train)
 
 
-class Commands(_House):
+class FitAndScore(_House):
     """What `fraudwatch fit` and `fraudwatch score` do, without labels, by `anomaly_score`."""
 
     def fit(self, case: cases.Table, seed: int) -> Callable[[], np.ndarray]:
@@ -98,5 +98,5 @@ def _window(times: np.ndarray) -> Window:
 def classes(dataset: str) -> Iterable[_House]:
     """Peerwatch's own lines of a data set, for `scorers.SOURCES`."""
     if dataset in ("demo", "anz"):
-        return (Commands("anomaly_score"),)
+        return (FitAndScore("anomaly_score"),)
     return () if dataset == "handbook" else (Density("TransactionVAE"),)
