@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import shlex
 import sqlite3
@@ -291,7 +292,8 @@ def test_the_numbers_that_decide_about_alerts_are_those_of_the_code():
         "How a score is made": [
             f"at most {detector.MOST_TRAINING_ROWS:,} rows",
             f"the likelihood ratio {shape} p^−{1 - shape}",
-            "the amount weighs 1/2",
+            f"the misfit weighs {detector.MISFIT_WEIGHT:g}",
+            "which counts as one in a million at most",
             f"the most surprising {percent(decisions.TAIL_SHARE)}",
             f"looks at the {evidence.DAYS} days before",
             f"From {evidence.LEAST_FRAUDS} known frauds on",
@@ -318,7 +320,7 @@ def test_the_numbers_that_decide_about_alerts_are_those_of_the_code():
         "`[fraudwatch]`": [f"known for {percent(fraudwatch.segments.LEAST_KNOWN)} of the training"],
     }
 
-    assert (detector.AMOUNT_WEIGHT, learning.LATER_SHARE) == (1 / 2, 1 / 4)
+    assert (round(math.exp(detector.MISFIT_MOST)), learning.LATER_SHARE) == (1_000_000, 1 / 4)
     for heading, phrases in stated.items():
         assert [phrase for phrase in phrases if phrase not in section(heading)] == []
 
