@@ -151,7 +151,7 @@ class Detector:
             "aspects": [
                 {
                     "name": aspect.name,
-                    "parts": list(aspect.at),
+                    "at": list(aspect.at),
                     "weight": aspect.weight,
                     "most": aspect.most,
                 }
@@ -175,7 +175,7 @@ class Detector:
     @staticmethod
     def readable(header: Mapping[str, Any]) -> bool:
         """Whether this release wrote the model; older ones lack what judges a row now."""
-        return all("most" in aspect for aspect in header.get("aspects", [{}]))
+        return "aspects" in header and all("most" in aspect for aspect in header["aspects"])
 
     @classmethod
     def from_arrays(cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Detector:
@@ -200,7 +200,7 @@ class Detector:
             tuple(
                 Aspect(
                     item["name"],
-                    tuple(item["parts"]),
+                    tuple(item["at"]),
                     item["weight"],
                     SurpriseScale(arrays[f"{ASPECT}{item['name']}"]),
                     item["most"],
@@ -260,10 +260,7 @@ def _scaled(detector: Detector, held_out: pd.DataFrame) -> Detector:
     parts = detector.score(held_out).surprise
     medians = np.median(parts, axis=0)
     baseline = {name: float(value) for name, value in zip(detector.names, medians, strict=True)}
-    aspects = tuple(
-        Aspect(name, at, weight, SurpriseScale.of(statistic_of(parts, at)), most)
-        for name, at, weight, most in _aspects(detector.focal)
-    )
+    aspects = _aspects(detector.focal, parts)
     statistic = mixed(parts, aspects)
     scale = SurpriseScale.of(statistic)
     calibration = replace(detector.calibration, scores=np.sort(scale.nats(statistic)))
@@ -272,10 +269,8 @@ def _scaled(detector: Detector, held_out: pd.DataFrame) -> Detector:
     )
 
 
-def _aspects(
-    focal: Sequence[Feature],
-) -> list[tuple[str, tuple[int, ...], float, float | None]]:
-    """(name, positions of its parts, weight, most nats): the amount, the time, what else there is.
+def _aspects(focal: Sequence[Feature], parts: np.ndarray) -> tuple[Aspect, ...]:
+    """The amount, the time, and what else there is, scaled by parts of calibration rows.
 
     Each has the part of no column too, and the same weight. Without it the amount is looked at
     once more, as the misfit: what the latent leaves unexplained of it.
@@ -285,10 +280,16 @@ def _aspects(
     for at, feature in enumerate(focal):
         name = next((n for n, names in named.items() if feature.name in names), "other")
         members.setdefault(name, []).append(at)
-    amounts = tuple(members.get("amount", ()))
+
+    def aspect(name: str, at: list[int], weight: float, most: float | None = None) -> Aspect:
+        return Aspect(name, tuple(at), weight, SurpriseScale.of(statistic_of(parts, at)), most)
+
+    amounts = members.get("amount")
     weight = (1 - MISFIT_WEIGHT if amounts else 1.0) / len(members)
-    misfit = [("misfit", amounts, MISFIT_WEIGHT, MISFIT_MOST)] if amounts else []
-    return [*((name, (*at, latent), weight, None) for name, at in members.items()), *misfit]
+    aspects = [aspect(name, [*at, latent], weight) for name, at in members.items()]
+    if amounts:
+        aspects.append(aspect("misfit", amounts, MISFIT_WEIGHT, MISFIT_MOST))
+    return tuple(aspects)
 
 
 def _require_enough(frame: pd.DataFrame, held_out: pd.DataFrame) -> None:
