@@ -16,7 +16,7 @@ from fraudwatch.evidence import Evidence, KeyModel
 from fraudwatch.features import Reference
 from shared import artifacts
 from shared.encoding import Feature
-from shared.errors import DataQualityError
+from shared.errors import ConfigurationError, DataQualityError
 
 AMOUNT = Feature("amount", "continuous", "focal", "EUR", "the amount")
 FEATURES = (
@@ -215,11 +215,42 @@ def test_aspects_weigh_the_same_and_amounts_are_looked_at_again_without_the_late
     assert {aspect.name: (aspect.at, aspect.weight) for aspect in made.aspects} == aspects
 
 
-def test_an_aspect_looks_at_its_own_columns_alone():
-    """A row that only its amount makes surprising is as surprising in any other company."""
+def of_amounts() -> tuple[Detector, pd.DataFrame]:
+    """A detector of an amount and a column beside it, and rows."""
     generator = np.random.default_rng(0)
     frame = pd.DataFrame({name: generator.normal(size=400) for name in ("amount_ratio", "height")})
-    made, _ = fitted(frame, frame, [NAMED["amount_ratio"], NAMED["height"]])
+    return fitted(frame, frame, [NAMED["amount_ratio"], NAMED["height"]])[0], frame
+
+
+def test_what_a_misfit_may_say_at_most_is_stored_with_the_model():
+    made, frame = of_amounts()
+    data = packed(made)
+
+    again = Detector.from_arrays(*artifacts.unpack(data, artifacts.digest(data)))
+
+    assert [aspect.most for aspect in again.aspects] == [None, None, pytest.approx(np.log(1e6))]
+    scored = made.score(frame)
+    assert np.array_equal(made.surprise(scored), again.surprise(scored))
+
+
+@pytest.mark.parametrize("lost", ["aspects", "most"])
+def test_a_model_of_an_older_release_is_refused_with_what_to_do(lost):
+    made, _ = of_amounts()
+    header = made.header()
+    if lost == "aspects":
+        del header["aspects"]
+    else:
+        for aspect in header["aspects"]:
+            del aspect["most"]
+
+    assert not Detector.readable(header)
+    with pytest.raises(ConfigurationError, match="older release"):
+        Detector.from_arrays(header, made.to_arrays())
+
+
+def test_an_aspect_looks_at_its_own_columns_alone():
+    """A row that only its amount makes surprising is as surprising in any other company."""
+    made, frame = of_amounts()
     parts = np.median(made.score(frame).surprise, axis=0) + np.zeros((2, 3))
     parts[:, 0] += 30.0
     parts[1, 1] += 1.0

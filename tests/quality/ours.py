@@ -6,6 +6,7 @@ Three classes: no label anywhere, by `anomaly_score`; labels as evidence, known 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -16,6 +17,7 @@ import pandas as pd
 
 from fraudwatch import judging, learning
 from fraudwatch.config import Settings
+from fraudwatch.detector import Scored
 from fraudwatch.features import Reference, build, declared, reference
 from fraudwatch.judging import Journal, Judged
 from fraudwatch.learning import Learned, Window
@@ -118,19 +120,26 @@ class Study:
         detector, journal = self.learned.detector, self.journal(self.span)
         if verdicts is not None:
             journal = replace(journal, verdicts=verdicts)
-        before = self.learned.at
-        journal = judging.filled(journal, before, detector.surprise(self.learned.scored))
         new = slice(self.training.stop, part.stop)
         frame = self.features(new, amounts=amounts)
-        scored = detector.score(frame)
         places = np.arange(new.start, new.stop) - self.span.start
-        journal = judging.filled(journal, places, detector.surprise(scored))
+        scored, journal = continued(self.learned, journal, frame, places)
         own = np.arange(part.start, part.stop) - new.start
         at = places[own]
         return judging.judge(detector, frame.iloc[own], scored.part(own), journal, at), journal
 
     def _days(self, first: int, until: int) -> slice:
         return slice(*(int(x) for x in np.searchsorted(self.payments.day, (first, until))))
+
+
+def continued(
+    learned: Learned, journal: Journal, frame: pd.DataFrame, at: np.ndarray
+) -> tuple[Scored, Journal]:
+    """What the density says of later rows, and the journal with all surprises filled in."""
+    detector = learned.detector
+    scored = detector.score(frame)
+    journal = judging.filled(journal, learned.at, detector.surprise(learned.scored))
+    return scored, judging.filled(journal, at, detector.surprise(scored))
 
 
 @lru_cache(2)  # the two models of a week
@@ -141,11 +150,11 @@ def study(week: Week, seed: int, *, labels: bool) -> Study:
 
 
 @dataclass(frozen=True)
-class Ours:
-    """A class of peerwatch's own scores."""
+class House:
+    """What all lines of peerwatch in the benchmark have in common."""
 
     view: str
-    labels: str
+    labels: str = NONE
     name: str = "peerwatch"
     setting: str = "default"
     seeded: bool = True
@@ -153,7 +162,12 @@ class Ours:
 
     @property
     def source(self) -> str:
-        return fingerprint(*sorted(PACKAGE.glob("*.py")), Path(__file__))
+        own = sorted({Path(__file__), Path(inspect.getfile(type(self)))})
+        return fingerprint(*sorted(PACKAGE.glob("*.py")), *own)
+
+
+class Ours(House):
+    """A class of peerwatch's own scores."""
 
     def train_rows(self, case: Week) -> int:
         part = study(case, 0, labels=self.labels != NONE).training
@@ -178,7 +192,7 @@ class Ours:
 
 
 CLASSES = (
-    Ours("anomaly_score", NONE),
+    Ours("anomaly_score"),
     Ours("anomaly_score, labels as evidence", INPUTS),
     Ours("priority, with the ranker", TRAINING),
 )

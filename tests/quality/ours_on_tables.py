@@ -5,8 +5,6 @@ functions of its commands on payments that are no handbook's.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -17,30 +15,12 @@ from fraudwatch.judging import Journal
 from fraudwatch.learning import Window
 from shared.windows import DAY
 from tests.quality import cases
-from tests.quality.fingerprints import fingerprint
-from tests.quality.ours import CALIBRATION_DAYS, NO_VERDICTS, PACKAGE
-from tests.quality.weeks import NONE
+from tests.quality.ours import CALIBRATION_DAYS, NO_VERDICTS, House, continued
 
 NOT_KEYS = ("amount", "currency")
 
 
-@dataclass(frozen=True)
-class _House:
-    """What all lines of peerwatch have in common."""
-
-    view: str
-    name: str = "peerwatch"
-    setting: str = "default"
-    labels: str = NONE
-    seeded: bool = True
-    cost: int = 2
-
-    @property
-    def source(self) -> str:
-        return fingerprint(*sorted(PACKAGE.glob("*.py")), Path(__file__))
-
-
-class Density(_House):
+class Density(House):
     """`TransactionVAE` as it is without any setting."""
 
     def fit(self, case: cases.Case, seed: int) -> Callable[[], np.ndarray]:
@@ -52,7 +32,7 @@ class Density(_House):
         return len(case.split(self.view, 0, labels=False).train)
 
 
-class FitAndScore(_House):
+class FitAndScore(House):
     """What `fraudwatch fit` and `fraudwatch score` do, without labels, by `anomaly_score`."""
 
     def fit(self, case: cases.Table, seed: int) -> Callable[[], np.ndarray]:
@@ -76,11 +56,10 @@ class FitAndScore(_House):
         )
 
         def score() -> np.ndarray:
-            detector, after = learned.detector, np.flatnonzero(~case.training)
-            scored = detector.score(frame.iloc[after])
-            told = judging.filled(journal, before, detector.surprise(learned.scored))
-            told = judging.filled(told, after, detector.surprise(scored))
-            return judging.judge(detector, frame.iloc[after], scored, told, after).anomaly_score
+            after = np.flatnonzero(~case.training)
+            new = frame.iloc[after]
+            scored, told = continued(learned, journal, new, after)
+            return judging.judge(learned.detector, new, scored, told, after).anomaly_score
 
         return score
 
@@ -95,7 +74,7 @@ def _window(times: np.ndarray) -> Window:
     return Window(first * DAY, (until - days) * DAY, until * DAY, days)
 
 
-def classes(dataset: str) -> Iterable[_House]:
+def classes(dataset: str) -> Iterable[House]:
     """Peerwatch's own lines of a data set, for `scorers.SOURCES`."""
     if dataset in ("demo", "anz"):
         return (FitAndScore("anomaly_score"),)
