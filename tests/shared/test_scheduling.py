@@ -35,7 +35,13 @@ NOTHING = "pass"
 KILLED = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 EXIT = "import sys; sys.exit({})"
 ENDLESS = "import time\nprint('on', flush=True)\ntime.sleep(600)"
-WILLING = "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n" + ENDLESS
+WILLING = """
+import signal
+told = {signal.SIGTERM}
+signal.pthread_sigmask(signal.SIG_BLOCK, told)  # or one sent before the wait would not end it
+print('on', flush=True)
+signal.sigwait(told)
+"""
 DEAF = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + ENDLESS
 
 
