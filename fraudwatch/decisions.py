@@ -177,7 +177,7 @@ def benjamini_hochberg(p_values: np.ndarray, counts: np.ndarray | None = None) -
     ranks = np.arange(1, len(order) + 1) if counts is None else np.cumsum(counts[order])
     if not len(order):
         return np.empty(0)
-    ratios = p_values[order] * ranks[-1] / ranks
+    ratios = p_values[order] * (ranks[-1] / ranks)  # in this order none is rounded below its p
     q_values = np.empty(len(order))
     q_values[order] = np.minimum(np.minimum.accumulate(ratios[::-1])[::-1], 1.0)
     return q_values

@@ -382,8 +382,7 @@ def _events(
     says = _says(key.log_ratios(past.surprise[rows], shape)[1], past.surprise[rows])
     events = [(np.arange(len(rows)), moment, says[:, UNKNOWN])]
     for slot in range(labels.since.shape[1]):
-        since = np.maximum(labels.since[rows, slot], moment)
-        until = labels.until[rows, slot]
+        since, until = labels.since[rows, slot], labels.until[rows, slot]
         known = np.flatnonzero((since < until) & (since < latest))
         state = labels.fraud[rows[known], slot].astype(np.int64)
         news = says[known, state] - says[known, UNKNOWN]
@@ -449,7 +448,7 @@ def _ripe(times: np.ndarray, labels: Labels, moment: int) -> tuple[np.ndarray, n
     since = np.where(holds, labels.since, NEVER).min(1)
     fraud = (since < NEVER) & (times < moment)
     lag = int(np.quantile((since - times)[fraud], REPORTED)) if fraud.any() else 0
-    rows = np.flatnonzero(times < moment - max(lag, 0))
+    rows = np.flatnonzero(times < moment - lag)
     return rows, fraud[rows]
 
 

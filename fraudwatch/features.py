@@ -38,6 +38,10 @@ LEFT_OUT = "none"  # the role that takes a feature out
 AMOUNTS = ("amount_ratio", "amount_relative")  # what is in proportion to the amount
 TIMES = ("count_1h", "time_of_day")  # what tells when
 SEGMENT = "segment"  # the column and the feature
+OWN_LINES = {"latent", "surprise", "anomaly_score"}  # of the reasons and of the ranker, beside
+OWN_PREFIXES = (
+    "evidence.", "ranker.", "surprise.", "posterior.", "confirmed.", "unusual.", "risk.",
+)  # fmt: skip
 ENTITY = "entity."  # begins the names of the columns of further keys
 ALWAYS = 2**60  # microseconds: a window over all rows that are there
 
@@ -438,7 +442,7 @@ def _parts(columns: Collection[str]) -> list[_Part]:
 def _mapped(columns: Collection[str]) -> list[_Mapped]:
     """Features of the segment, and of the columns "entity.<name>", "category.<name>" and
     "number.<name>" in their order."""
-    taken = {feature.name for part in _PARTS for feature in part.features}
+    taken = {feature.name for part in _PARTS for feature in part.features} | OWN_LINES
     with_customer = "customer_id" in columns
     found = []
     if SEGMENT in columns:
@@ -484,7 +488,12 @@ def _of_entity(column: str, source: str, taken: set[str], with_customer: bool) -
 
 
 def _free(name: str, taken: set[str]) -> str:
-    """The name, with underscores at its end as long as it is taken; it is taken from then on."""
+    """The name, with underscores at its end as long as it is taken; it is taken from then on.
+
+    One that begins like lines of ours has an underscore in the place of its dot.
+    """
+    if name.startswith(OWN_PREFIXES):
+        name = name.replace(".", "_", 1)
     while name in taken:
         name += "_"
     taken.add(name)

@@ -160,5 +160,6 @@ def ranking_table(detector: Detector, judged: Judged, journal: Journal) -> dict[
         table[f"posterior.{key.kind}"] = judged.weighed.posterior[:, place]
         table[f"confirmed.{key.kind}"] = judged.weighed.confirmed[:, place]
         table[f"unusual.{key.kind}"] = judged.weighed.unusual[:, place]
-    known = risks(journal.keys, journal.times, journal.labels, judged.at)
+    reach = horizon(journal.delay_days)
+    known = risks(journal.keys, journal.times, journal.labels, judged.at, reach)
     return table | {f"risk.{name}": values for name, values in known.items()}

@@ -2,7 +2,8 @@
 
 A mapped label is known from its `label_time`, else `label_delay_days` after the transaction; a
 null says nothing, and neither does a younger zero, for its fraud may yet be reported. A verdict
-beats a label from its `decided_at` until it is taken back.
+beats a label from its `decided_at` until it is taken back. Nothing is known of a transaction before
+it happens: a day without a time of day is its midnight, which lies before the day's payments.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ def labels_of(rows: pd.DataFrame, verdicts: pd.DataFrame, delay_days: int) -> La
     """
     row, moment, said, rank = _events(rows, verdicts, delay_days)
     order = np.lexsort((rank, moment, row))
-    row, moment, said, rank = row[order], moment[order], said[order], rank[order]
+    row, said, rank = row[order], said[order], rank[order]
+    moment = np.maximum(moment[order], rows["occurred_at"].to_numpy(np.int64)[row])
     verdict = _latest(row, np.where(rank > 0, said, np.int8(-2)))
     label = _latest(row, np.where(rank > 0, np.int8(-2), said))
     state = np.where(verdict >= 0, verdict, label)

@@ -19,6 +19,7 @@ from typing import Any
 import lightgbm
 import numpy as np
 
+from fraudwatch.features import ALWAYS
 from fraudwatch.labels import NEVER, Labels
 from shared.windows import DAY, Ledger
 
@@ -187,26 +188,33 @@ class _Ordered:
 
 
 def risks(
-    keys: Mapping[str, np.ndarray], times: np.ndarray, labels: Labels, targets: np.ndarray
+    keys: Mapping[str, np.ndarray],
+    times: np.ndarray,
+    labels: Labels,
+    targets: np.ndarray,
+    horizon: int,
 ) -> dict[str, np.ndarray]:
     """Delayed risk: what became known of each target's keys in the 1, 7 and 30 days before it.
 
-    keys: per kind of key, (n,) codes, negative where unknown. times: (n,) microseconds. Per kind
-    and window: how many transactions became known (as fraud or genuine), how many of them as
-    fraud, and the share of these. A mapped label that becomes known after a fixed delay makes the
-    window [t − delay − width, t − delay). What was taken back since is taken off again.
+    keys: per kind of key, (n,) codes, negative where unknown. times: (n,) microseconds. horizon:
+    microseconds before a target in which a transaction has to lie to be counted, however late its
+    answer came. Per kind and window: how many transactions became known (as fraud or genuine), how
+    many of them as fraud, and the share of these. A mapped label that becomes known after a fixed
+    delay makes the window [t − delay − width, t − delay). What was taken back since is taken off
+    again.
     """
     row, moment, known, fraud = _became_known(labels)
-    asked = times[targets]
-    at = np.concatenate([moment, asked])
-    positions = np.arange(len(moment), len(at))
-    known, fraud = (np.concatenate([v, np.zeros(len(asked), np.int64)]) for v in (known, fraud))
+    asked, none = times[targets], np.zeros(len(targets), np.int64)
+    positions = np.arange(2 * len(moment), 2 * len(moment) + len(asked))
+    changes = [np.concatenate([v, -v, none]) for v in (known, fraud)]
     found: dict[str, np.ndarray] = {}
     for kind, codes in keys.items():
-        ledger = Ledger(np.concatenate([codes[row], codes[targets]]), at, positions)
+        of = np.concatenate([codes[row], codes[row], codes[targets]])
         for days in RISK_DAYS:
-            window = ledger.window(days * DAY)
-            seen, frauds = (np.maximum(window.total(values), 0) for values in (known, fraud))
+            ends = np.minimum(moment + days * DAY, times[row] + horizon)  # the last target it tells
+            at = np.concatenate([moment, np.maximum(moment, ends), asked])
+            window = Ledger(of, at, positions).window(ALWAYS)
+            seen, frauds = (np.maximum(window.total(values), 0) for values in changes)
             share = np.where(seen > 0, frauds / np.maximum(seen, 1), np.nan)
             named = {"known": seen, "frauds": frauds, "fraud_share": share}
             found |= {f"{kind}_{what}_{days}d": np.asarray(v) for what, v in named.items()}

@@ -330,7 +330,10 @@ P_VALUES = st.lists(st.integers(1, 60), min_size=1, max_size=40).map(lambda k: n
 @settings(max_examples=60, deadline=None)
 @given(P_VALUES)
 def test_q_values_are_those_of_scipy(p_values):
-    assert benjamini_hochberg(p_values) == pytest.approx(false_discovery_control(p_values))
+    q_values = benjamini_hochberg(p_values)
+
+    assert q_values == pytest.approx(false_discovery_control(p_values))
+    assert (q_values >= p_values).all(), "not even by a rounding below"
 
 
 @settings(max_examples=60, deadline=None)

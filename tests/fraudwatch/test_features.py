@@ -414,6 +414,15 @@ def test_no_count_of_an_entity_is_seen_by_the_density():
     }
 
 
+def test_a_mapped_column_keeps_apart_from_the_lines_of_reasons_and_of_the_ranker():
+    columns = ["number.latent", "number.surprise", "category.evidence.customer", "number.risk.a.b"]
+
+    names = [feature.name for feature in declared(columns)]
+
+    assert {"latent_", "surprise_", "evidence_customer", "risk_a.b"} <= set(names)
+    assert not {"latent", "surprise"} & set(names)
+
+
 def test_an_entity_keeps_apart_from_features_of_the_same_name():
     payment = a_payment(**{"entity.counterparty": "x", "category.new_counterparty": "y"})
 

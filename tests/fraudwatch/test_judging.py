@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fraudwatch import detector, judging
+from fraudwatch import detector, explanations, judging
 from fraudwatch.decisions import DRIFT_LEVELS, Footing
 from fraudwatch.detector import Detector
 from fraudwatch.evidence import Evidence, KeyModel
+from fraudwatch.features import OWN_PREFIXES
 from fraudwatch.judging import (
     Journal,
     Judged,
@@ -237,6 +238,9 @@ def test_the_ranker_sees_features_parts_evidence_and_risks(world, found, journal
     parts = np.column_stack([table[f"surprise.{name}"] for name in found.names])
     assert parts.sum(1) == pytest.approx(-made.scored.log_likelihood, abs=1e-5)
     assert np.array_equal(table["anomaly_score"], made.anomaly_score)
+    ours = {name for name in table if "." in name} - set(made.frame)
+    assert all(name.startswith(OWN_PREFIXES) for name in ours), "no column of a user's begins so"
+    assert {explanations.EVIDENCE, explanations.RANKER} <= set(OWN_PREFIXES)
     for place, kind in enumerate(("customer", "counterparty")):
         assert np.array_equal(table[f"posterior.{kind}"], made.weighed.posterior[:, place])
         known = [f"risk.{kind}_known_{days}d" for days in RISK_DAYS]

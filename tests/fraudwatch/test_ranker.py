@@ -159,14 +159,14 @@ def test_risks_are_what_counting_finds():
     )
     labels = labels_of(frame, verdicts, delay_days=7)
     times, keys = frame.occurred_at.to_numpy(), frame.customer.to_numpy(np.int64)
-    targets = np.arange(100, 400)
+    targets, horizon = np.arange(100, 400), 33 * DAY
 
-    found = ranker.risks({"customer": keys}, times, labels, targets)
+    found = ranker.risks({"customer": keys}, times, labels, targets, horizon)
 
     for at, target in enumerate(targets):
         for days in (1, 7, 30):
             begin = times[target] - days * DAY
-            same = (keys == keys[target]) & (keys[target] >= 0)
+            same = (keys == keys[target]) & (keys[target] >= 0) & (times >= times[target] - horizon)
             known = frauds = 0
             for moments, sign in ((labels.since, 1), (labels.until, -1)):
                 inside = same[:, None] & (moments >= begin) & (moments < times[target])
@@ -178,6 +178,46 @@ def test_risks_are_what_counting_finds():
             assert np.isnan(share) if known <= 0 else share == max(frauds, 0) / known
 
 
+def test_an_answer_that_came_late_tells_the_same_in_any_journal():
+    """Whether or not the journal reaches further back than the horizon of its rows."""
+    frame = payments(2)
+    verdicts = pd.DataFrame(
+        {
+            "transaction_id": np.arange(40),
+            "verdict": "confirmed_fraud",
+            "decided_at": frame.occurred_at[:40] + 36 * DAY,
+        }
+    )
+    since = 35 * DAY
+    seen = []
+    for rows in (frame, frame[frame.occurred_at >= since - 33 * DAY].reset_index(drop=True)):
+        targets = np.flatnonzero(rows.occurred_at >= since)
+        keys = {"customer": rows.customer.to_numpy(np.int64)}
+        labels = labels_of(rows, verdicts, delay_days=3)
+        times = rows.occurred_at.to_numpy()
+        seen.append(ranker.risks(keys, times, labels, targets, 33 * DAY))
+
+    for name, values in seen[0].items():
+        np.testing.assert_array_equal(values, seen[1][name], err_msg=name)
+
+
+def test_a_fraud_that_was_reported_at_the_midnight_before_it_tells_nothing_of_itself():
+    rows = pd.DataFrame(
+        {
+            "transaction_id": [0, 1, 2],
+            "occurred_at": [10 * DAY + 10, 10 * DAY + 14, 10 * DAY + 18],
+            "label": [np.nan, 1.0, np.nan],
+            "label_time": pd.array([pd.NA, 10 * DAY, pd.NA], dtype="Int64"),
+        }
+    )
+    labels = labels_of(rows, NO_VERDICTS, delay_days=7)
+    keys, times = {"customer": np.zeros(3, np.int64)}, rows.occurred_at.to_numpy()
+
+    found = ranker.risks(keys, times, labels, np.arange(3), 37 * DAY)
+
+    assert found["customer_frauds_1d"].tolist() == [0, 0, 1]
+
+
 def test_a_label_that_is_not_yet_known_changes_no_risk():
     frame = payments(1)
     targets = np.flatnonzero(frame.occurred_at.to_numpy() < 30 * DAY)
@@ -185,7 +225,7 @@ def test_a_label_that_is_not_yet_known_changes_no_risk():
     keys, times = {"customer": frame.customer.to_numpy(np.int64)}, frame.occurred_at.to_numpy()
 
     before, after = (
-        ranker.risks(keys, times, labels_of(rows, NO_VERDICTS, delay_days=7), targets)
+        ranker.risks(keys, times, labels_of(rows, NO_VERDICTS, delay_days=7), targets, 37 * DAY)
         for rows in (frame, changed)
     )
 
