@@ -167,7 +167,7 @@ class Assessor:
         return self.run.source.read(since - self.lead, until, frames.micros(self.run.clock)).rows
 
     def turning_points(self, assessed: Assessed) -> np.ndarray:
-        """(n,) share of each amount below which the row would not have been raised; or NaN."""
+        """(n, 2) shares of each amount between which the row would not have been raised; or NaN."""
         judged, evidence = assessed.judged, self.detector.evidence
 
         def score(changed: pd.DataFrame) -> np.ndarray:

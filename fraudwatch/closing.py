@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection
 from fraudwatch import decisions, store
 from fraudwatch.config import span
 from fraudwatch.decisions import Footing
+from fraudwatch.explanations import EVIDENCE, RANKER
 from fraudwatch.scope import KIND
 from shared import frames, registry, runs
 from shared.accounts import local_day
@@ -25,10 +26,11 @@ from shared.runs import Run
 RECENT_DAYS = 30  # the longest window of delayed risk: what an alert's verdict still tells
 DRIFT = "largest deviation of a day's shares of p-values"  # in standard deviations of one day
 
-# (window of the day in microseconds, transaction ids of it) -> (alerts, reasons): of each id the
-# row that its alert will be (source columns and summary; priority and more where there is more),
-# and its reasons, `row` being their place in the alerts.
-Explained = Callable[[tuple[int, int], Sequence[Any]], tuple[pd.DataFrame, pd.DataFrame]]
+# (model, window of the day in microseconds, transaction ids of it) -> (alerts, reasons): of each id
+# the row that its alert will be (source columns and summary; priority and more where there is
+# more), and its reasons, `row` being their place in the alerts.
+Explained = Callable[[str, tuple[int, int], Sequence[Any]], tuple[pd.DataFrame, pd.DataFrame]]
+SAME = 1e-5  # nats: what lines that sum to a score may differ from it
 
 
 @dataclass(frozen=True)
@@ -218,9 +220,15 @@ class _Closer:
         generator = np.random.default_rng([self.settings.seed, day.toordinal()])
         keys = _candidates(rows, scores.transaction_id.tolist())
         chosen = drawn(keys, recent, size, generator)
-        if not chosen:
+        picked = scores[scores.transaction_id.isin(chosen)]
+        found = [
+            _explored(*self.explained(str(model), window, own.transaction_id.tolist()), own, day)
+            for model, own in picked.groupby("model_version_id")
+        ]
+        if not found:
             return pd.DataFrame(), pd.DataFrame()
-        return _explored(*self.explained(window, chosen), scores, day)
+        alerts, reasons = (pd.concat(each, ignore_index=True) for each in zip(*found, strict=True))
+        return alerts, reasons
 
 
 def _main_model(found: pd.DataFrame) -> str | None:
@@ -271,7 +279,8 @@ def _explored(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Alerts of drawn rows as they are written, with the scores as published, and their reasons.
 
-    Each is a case of its own: it raised nothing that another alert could go on from.
+    Each is a case of its own: it raised nothing that another alert could go on from. A row whose
+    lines no longer sum to its score, for an earlier one came late, is not reviewed.
     """
     keys = alerts.transaction_id.tolist()
     published = scores.set_index("transaction_id").loc[keys].reset_index(drop=True)
@@ -284,5 +293,10 @@ def _explored(
     )
     if "priority" not in alerts:
         alerts["priority"] = alerts.anomaly_score
+    reasons = reasons.reset_index(drop=True)
+    within = ~reasons.feature.str.startswith((EVIDENCE, RANKER))
+    sums = reasons[within].groupby("row").contribution.sum().reindex(alerts.index)
+    same = ((sums + alerts.log_likelihood).abs() <= SAME).to_numpy()
     names = alerts.alert_id.to_numpy()[reasons["row"]]
-    return alerts, reasons.drop(columns="row").assign(alert_id=names)
+    kept = reasons[same[reasons["row"]]]
+    return alerts[same], kept.drop(columns="row").assign(alert_id=names[kept.index])

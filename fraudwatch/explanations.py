@@ -23,15 +23,19 @@ from fraudwatch.features import FLOOR, NO, YES, Reference
 from shared.encoding import CATEGORY, Feature
 
 QUANTILES = (0.05, 0.95)  # of what is expected: nine in ten payments like it lie between
+EXPECTED = QUANTILES[1] - QUANTILES[0]  # of the levels: the likeliest that hold as many together
 TELLING = 0.15  # share of the surprise from which a reason enters the summary
+SUSPECT = 0.05  # probability that a key is compromised from which the summary tells it
+SLIGHT = 0.01  # share of the surprise below which a reason is not shown beside it
 SUMMARY_REASONS = 3
 COMMON = 0.2  # a level with this probability is named as expected
+MISSING = "missing"  # how an empty level is told
 LATENT_TEXT = "the combination of these values is unusual"
 EVIDENCE, RANKER = "evidence.", "ranker."  # how the lines outside the sum begin
 USUAL = math.log(2)  # nats: the calibrated surprise that half of the normal rows reach
 RANKER_LINES = 3
-LEAST_SHARE = 1e-3  # of the amount: where the search for a harmless one begins
-COARSE, FINE = 8, 11  # of its steps: a grid of even ratios, then halvings of one of its cells
+LEAST_SHARE = 1e-7  # of the amount: after nothing at all the first in the search for a harmless one
+COARSE, FINE = 16, 11  # of its steps: a grid of even ratios, then halvings of one of its cells
 
 
 @dataclass(frozen=True)
@@ -193,23 +197,25 @@ def _shares(lines: Sequence[_Line]) -> list[float]:
 def turning_point(
     frame: pd.DataFrame, score: Callable[[pd.DataFrame], np.ndarray], level: float
 ) -> np.ndarray:
-    """(n,) the share of its amount below which a row would stay under the level.
+    """(n, 2) shares of its amount between which a row would stay under the level.
 
     frame: features, those of the amount in proportion to it. score: the anomaly scores of a frame
-    of these rows in this order, all else as it is. NaN where the row is under the level as it is,
-    and where of a grid of amounts down to a thousandth the smaller ones are not all under it.
+    of these rows in this order, all else as it is. The second share is where the row begins to be
+    raised, the first the least of a grid from which on all up to it are under the level: 0 where
+    every smaller amount is. NaN where the row is under the level as it is, or no share is.
     """
-    grid = np.geomspace(LEAST_SHARE, 1.0, COARSE + 1)
+    grid = np.append(0.0, np.geomspace(LEAST_SHARE, 1.0, COARSE + 1))
     calm = np.array([score(_scaled(frame, np.full(len(frame), s))) < level for s in grid])
-    under = np.logical_and.accumulate(calm).sum(0)  # of the grid, from its smallest amount on
-    there = (under > 0) & (calm.sum(0) == under) & (under <= COARSE)
-    low = np.where(there, grid[np.clip(under - 1, 0, COARSE)], LEAST_SHARE)
-    high = np.where(there, grid[np.clip(under, 0, COARSE)], 1.0)
+    there = calm.any(0) & ~calm[-1]
+    places = np.arange(len(grid))[:, None]
+    top = np.where(there, np.where(calm, places, 0).max(0), 0)  # the last calm one
+    least = np.where(~calm & (places < top), places, -1).max(0) + 1
+    low, high = grid[top], grid[np.minimum(top + 1, len(grid) - 1)]
     for _ in range(FINE):
-        middle = np.sqrt(low * high)
+        middle = np.sqrt(np.maximum(low, LEAST_SHARE / 10) * high)
         below = score(_scaled(frame, middle)) < level
         low, high = np.where(below, middle, low), np.where(below, high, middle)
-    return np.where(there, low, np.nan)
+    return np.where(there[:, None], np.column_stack([grid[least], low]), np.nan)
 
 
 def _scaled(frame: pd.DataFrame, share: np.ndarray) -> pd.DataFrame:
@@ -218,25 +224,33 @@ def _scaled(frame: pd.DataFrame, share: np.ndarray) -> pd.DataFrame:
 
 
 def _harmless(rows: pd.DataFrame, turning: np.ndarray | None) -> list[str]:
-    """Per row "below 310 EUR" or, of a negative amount, "above -310 EUR"; empty without one."""
+    """Per row "below 310 EUR", "below 310 EUR, down to 0.50" where less would have been raised too.
+
+    Of a negative amount "above -310 EUR"; empty where there is none.
+    """
     if turning is None or "amount" not in rows:
         return [""] * len(rows)
-    sizes = [_floored(size) for size in turning * rows.amount.abs().to_numpy(np.float64)]
-    told = zip(sizes, rows.amount < 0, rows.currency, strict=True)
+    least, most = (turning * rows.amount.abs().to_numpy(np.float64)[:, None]).T
+    told = zip(least, most, rows.amount < 0, rows.currency, strict=True)
     return [
-        f"{f'above {about(-size)}' if out else f'below {about(size)}'} {currency}".strip()
-        if size > 0
-        else ""
-        for size, out, currency in told
+        _span(low, high, out, currency) if high >= 0.01 else "" for low, high, out, currency in told
     ]
 
 
-def _floored(value: float) -> float:
-    """Down to what is said of it: three figures, whole from ten on; 0 below a hundredth."""
-    if not value >= 0.01:
+def _span(least: float, most: float, out: bool, currency: str) -> str:
+    """The harmless amounts in words; out: they are negative."""
+    least, most = _rounded(least, math.ceil), _rounded(most, math.floor)
+    side, end, sign = ("above", "up", -1.0) if out else ("below", "down", 1.0)
+    told = f"{side} {about(sign * most)} {currency}".strip()
+    return f"{told}, {end} to {about(sign * least)}" if least else told
+
+
+def _rounded(value: float, rounding: Callable[[float], int]) -> float:
+    """To what is said of it: three figures, whole from ten on, cents below."""
+    if value <= 0:
         return 0.0
     step = 10.0 ** max(math.floor(math.log10(value)) - 2, 0 if value >= 10 else -2)
-    return math.floor(value / step) * step
+    return rounding(value / step) * step
 
 
 def _told_once(lines: Sequence[_Line], harmless: str) -> list[_Line]:
@@ -356,7 +370,7 @@ def _amount(feature: Feature, amount: float, low: float, high: float, currency: 
     own = feature.name == "amount_ratio"
     whom = "this customer spends" if own else "customers like this one spend"
     if amount < 0:  # money back in one source, money out in another
-        low, high = -high, -low
+        low, high = 0.0 - high, 0.0 - low
         whom = "for this customer" if own else "for customers like this one"
     span = f"{about(low)} to {about(high)}"
     usual = f"{whom} {span}" if amount >= 0 else f"{span} is usual {whom}"
@@ -371,11 +385,14 @@ def _number(feature: Feature, value: float, low: float, high: float) -> _Words:
 
 
 def _category(feature: Feature, level: str, surprise: Surprise, row: int) -> _Words:
+    """The common levels, and the row's own where the likelier ones hold less than nine in ten."""
     table = surprise.levels[feature.name].iloc[row].sort_values(ascending=False, kind="stable")
-    common = table[table >= COMMON] if (table >= COMMON).any() else table.iloc[:1]
-    expected = ", ".join(f"{name} ({share:.0%})" for name, share in common.items())
-    shown = level or "missing"
-    return _Words(shown, expected, _category_text(feature, shown, expected), "")
+    own = float(table.get(level, 0.0))
+    within = bool(table[table > own].sum() < EXPECTED)
+    named = (table >= COMMON) | (np.arange(len(table)) == 0) | (within & (table.index == level))
+    expected = ", ".join(f"{name or MISSING} ({chances(p)})" for name, p in table[named].items())
+    shown, rare = level or MISSING, f" ({chances(own)})" if level in table and not within else ""
+    return _Words(shown, expected, _category_text(feature, shown, rare, expected), "")
 
 
 _NOVELTY = {
@@ -384,44 +401,61 @@ _NOVELTY = {
 }
 
 
-def _category_text(feature: Feature, level: str, expected: str) -> str:
+def _category_text(feature: Feature, level: str, rare: str, expected: str) -> str:
     name = feature.name
     if feature.description.startswith("whether "):  # a novelty: yes, no, or nobody to compare with
         what = name.removeprefix("new_").rstrip("_").replace("_", " ")
         return _NOVELTY.get(level, "a {} of a customer who is not known").format(what)
     if name == "time_of_day":
         begin, end = level.split("-")
-        return f"between {begin}:00 and {end}:00, expected {expected}"
-    return f"{name.replace('_', ' ')} {level}, expected {expected}"
+        return f"between {begin}:00 and {end}:00{rare}, expected {expected}"
+    return f"{name.replace('_', ' ')} {level}{rare}, expected {expected}"
 
 
 def _summary(lines: Sequence[_Line], shares: Sequence[float], harmless: str) -> str:
     """The most telling reasons as one sentence: at least one, and the amount only once.
 
-    What lies within its expected range is no reason to a reader, unless there is no other. Where a
-    smaller amount would have been harmless, the amount is told.
+    What lies within its expected range is no reason to a reader, unless there is no other. An
+    amount outside of it is told, whatever its share: an extreme one pulls the expectation of the
+    other features along and leaves them the blame.
     """
     odd = [(line, share) for line, share in zip(lines, shares, strict=True) if not _usual(line)]
     told: list[_Line] = []
-    for line, share in odd or [(lines[0], 1.0)]:
+    for line, share in odd or [(next(filter(_of_feature, lines), lines[0]), 1.0)]:
         again = line.feature in _AMOUNTS and any(one.feature in _AMOUNTS for one in told)
         if not told or (share >= TELLING and not again):
             told.append(line)
     told = told[:SUMMARY_REASONS]
     amounts = [line for line, _ in odd if line.feature in _AMOUNTS]
-    if harmless and amounts and not any(line.feature in _AMOUNTS for line in told):
+    if amounts and not any(line.feature in _AMOUNTS for line in told):
         told = [*told[: SUMMARY_REASONS - 1], amounts[0]]
     sentence = "; ".join(line.words.text for line in told)
     without = f" It would not have been raised {harmless}." if harmless else ""
     return f"{sentence[:1].upper()}{sentence[1:]}.{without}"
 
 
+def _of_feature(line: _Line) -> bool:
+    return not line.feature.startswith(EVIDENCE)
+
+
 def _usual(line: _Line) -> bool:
-    """Whether the value is what was expected: within the range, or the most common level."""
+    """Whether a reason is none to a reader: as expected, or a key that is hardly suspected."""
     words = line.words
-    if words.value_number is None or words.expected_low is None or words.expected_high is None:
-        return words.expected.startswith(f"{words.value} (")
-    return words.expected_low <= words.value_number <= words.expected_high
+    if not _of_feature(line):
+        return words.value_number is not None and words.value_number < SUSPECT
+    return as_expected(
+        words.value, words.expected, words.value_number, words.expected_low, words.expected_high
+    )
+
+
+def as_expected(
+    value: str, expected: str, number: float | None, low: float | None, high: float | None
+) -> bool:
+    """Whether a reason's value is what was expected: within the range, or a level named there."""
+    if number is None or low is None or high is None or math.isnan(low + high):
+        levels = [named.rpartition(" (")[0] for named in f"{expected}".split("%), ")]
+        return bool(expected) and value in levels
+    return low <= number <= high
 
 
 def chances(probability: float) -> str:
@@ -437,7 +471,7 @@ def chances(probability: float) -> str:
 
 def about(value: float) -> str:
     """The edge of an expected range: whole from ten on, for it is an estimate."""
-    return f"{value:,.0f}" if abs(value) >= 10 else f"{value:,.2f}"
+    return f"{value:,.0f}" if abs(value) >= 10 else f"{round(value, 2) + 0.0:,.2f}"
 
 
 def money(value: float) -> str:

@@ -16,7 +16,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from fraudwatch.evaluation import wilson
-from fraudwatch.explanations import EVIDENCE
+from fraudwatch.explanations import EVIDENCE, SLIGHT, as_expected
 from shared import charts
 from shared.reports import (
     DRIFT,
@@ -59,7 +59,10 @@ _ALERTS = (
     "amount", "currency", "anomaly_score", "p_value", "priority", "expected_loss", "origin",
     "summary", "status", "day", "q_value", "ranker_version_id", "verdict", "in_sample",
 )  # fmt: skip
-_REASONS = ("alert_id", "rank", "feature", "value", "expected", "share")
+_REASONS = (
+    "alert_id", "rank", "feature", "value", "expected", "share", "value_number", "expected_low",
+    "expected_high",
+)  # fmt: skip
 _CLOSED = ("day", "scored", "cut", "false_discovery_rate", "promised", "reason")
 _FALSE = ("false_positive", "genuine_unusual")
 _COVERAGE = (
@@ -271,9 +274,23 @@ def _empty_queue_text(view: _View) -> str:
 
 
 def _reasons_by_alert(view: _View, cases: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    reasons = frame_of(view.frames, "reasons", _REASONS)
-    reasons = reasons[reasons.alert_id.isin(cases.alert_id)].sort_values("rank", kind="stable")
+    reasons = _telling(view, cases.alert_id)
     return {str(key): rows for key, rows in reasons.groupby("alert_id")}
+
+
+def _telling(view: _View, alerts: pd.Series) -> pd.DataFrame:
+    """The reasons of these alerts by rank: what has a share and is not as expected.
+
+    An alert of which no reason is such has its first one.
+    """
+    reasons = frame_of(view.frames, "reasons", _REASONS)
+    reasons = reasons[reasons.alert_id.isin(alerts)].sort_values(["alert_id", "rank"])
+    columns = ("value", "expected", "value_number", "expected_low", "expected_high")
+    values = zip(*(reasons[column] for column in columns), strict=True)
+    usual = np.array([as_expected(*each) for each in values], bool)
+    odd = reasons[~usual & (reasons.share.astype(float) >= SLIGHT)]
+    alone = reasons[(reasons["rank"] == 1) & ~reasons.alert_id.isin(odd.alert_id)]
+    return pd.concat([odd, alone]).sort_values(["alert_id", "rank"])
 
 
 def _history_by_transaction(view: _View, cases: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -368,8 +385,7 @@ def _reason_bars(reasons: pd.DataFrame | None) -> list[Bar]:
     if reasons is None:
         return []
     known = reasons.feature.astype(str).str.startswith(EVIDENCE)
-    speaking = known & (reasons.share.astype(float) > 0)
-    shown = reasons[speaking | (np.arange(len(reasons)) < 3)]
+    shown = reasons[known | (np.arange(len(reasons)) < 3)]
     return [_bar(reason) for reason in shown.itertuples()]
 
 
@@ -384,9 +400,18 @@ def _bar(reason: Any) -> Bar:
     )
 
 
+_TITLES = {  # of features whose names say too little
+    "amount_ratio": "Amount, beside the customer's own",
+    "amount_relative": "Amount, beside customers like this one",
+    "count_1h": "Payments in the hour before",
+}
+
+
 def _reason_title(feature: object) -> str:
     """A feature as a title; a line of evidence is about the kind of key that it names."""
     name = str(feature)
+    if name in _TITLES:
+        return _TITLES[name]
     if name.startswith(EVIDENCE):
         return f"Known of the {title_of(name.removeprefix(EVIDENCE)).lower()}"
     return title_of(name)
@@ -627,8 +652,7 @@ def _day_figure(view: _View) -> Figure | Note:
 
 def _causes(view: _View) -> Section:
     title = "What raised the alerts"
-    reasons = frame_of(view.frames, "reasons", _REASONS)
-    leading = reasons[(reasons["rank"] == 1) & reasons.alert_id.isin(view.alerts.alert_id)]
+    leading = _telling(view, view.alerts.alert_id).drop_duplicates("alert_id")
     if leading.empty:
         return Section(title, "No reasons are stored for the alerts of this window.")
     counts = leading.feature.astype(str).value_counts().reset_index(name="alerts")
@@ -641,7 +665,7 @@ def _causes(view: _View) -> Section:
         title="Alerts by their leading reason",
     )
     left = len(counts) - len(shown)
-    caption = "Each alert counts once, under the first of its reasons."
+    caption = "Each alert counts once, under the first of its reasons that is not as expected."
     if left:
         caption += f" {plural(left, 'rarer reason')} left out."
     share = percent(shown.alerts.iloc[0] / len(leading))

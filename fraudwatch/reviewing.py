@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +147,11 @@ def _labelled_rows(
         )
         parts.append(picked.assign(own_mean=mean))
     if not parts:
-        raise DataQualityError("fraudwatch evaluate found no transactions in the window.")
+        raise DataQualityError(
+            f"fraudwatch evaluate found no transactions from {frames.moment(since):%Y-%m-%d %H:%M} "
+            f"(UTC) on; {champion.model_version_id} was trained on those before. Wait for later "
+            "ones, or fit on an earlier window: peerwatch fraudwatch fit --until T."
+        )
     labelled = pd.concat(parts, ignore_index=True)
     with run.results.transaction() as connection:
         scores = store.scores_between(connection, run.tables, since, until)
@@ -175,7 +181,7 @@ def _evaluated(
     fresh = rows[~rows.in_sample.astype(bool)]
     # A zero that is younger than a chargeback may still become a fraud: it is unknown.
     known = fresh[(fresh.label > 0) | (fresh.label.notna() & (fresh.occurred_at <= ripe))]
-    _require_labels(known, len(fresh), column)
+    _require_labels(known, len(fresh), len(rows) - len(fresh), column)
     counts = {
         "rows": len(known),
         "frauds": int((known.label > 0).sum()),
@@ -206,16 +212,16 @@ def _head(counts: Mapping[str, int], window: tuple[int, int]) -> str:
 
 def _scores(known: pd.DataFrame) -> dict[str, np.ndarray]:
     """What ranks the transactions, by name: higher first."""
-    amount = known.amount.fillna(0.0).to_numpy()
     scores = {
         DENSITY: known.anomaly_score.to_numpy(),
         "peerwatch (log_likelihood)": -known.log_likelihood.to_numpy(),
-        AMOUNT: np.abs(amount),
-        # Who has no payments yet is compared with a typical amount, which is 100 %.
-        "rule: amount over own mean": (
-            amount / known.own_mean.replace(0, np.nan).fillna(100)
-        ).to_numpy(),
     }
+    if known.amount.notna().any():
+        amount = known.amount.fillna(0.0).to_numpy()
+        scores[AMOUNT] = np.abs(amount)
+        # Who has no payments yet is compared with a typical amount, which is 100 %.
+        own_mean = known.own_mean.replace(0, np.nan).fillna(100).to_numpy()
+        scores["rule: amount over own mean"] = amount / own_mean
     priority = _priority(known)
     if priority is not None:
         scores[PRIORITY] = priority
@@ -265,7 +271,7 @@ def _beside(
 ) -> list[dict[str, Any]]:
     """Peerwatch beside what the user has and the amount rule, each with the same reviews a day."""
     fraud, amount = known.label.to_numpy() > 0, known.amount.fillna(0.0).to_numpy()
-    other = BASELINE if BASELINE in scores else AMOUNT
+    other = next((name for name in (BASELINE, AMOUNT) if name in scores), DENSITY)
     table = []
     for k in budgets:
         names = [name for name in (DENSITY, PRIORITY, BASELINE, AMOUNT) if name in scores]
@@ -303,6 +309,8 @@ def _beside_lines(beside: list[dict[str, Any]]) -> list[str]:
 
 def _with_interval(row: Mapping[str, Any], share: str, found: str) -> str:
     low, high = row[f"{share}_interval"]
+    if math.isnan(row[share]):
+        return "–"
     return f"{found}, {row[share]:.1%} ({low:.1%} to {high:.1%})"
 
 
@@ -342,16 +350,23 @@ def _figures(
     return {name: round(float(value), 4) for name, value in found.items()}
 
 
-def _require_labels(known: pd.DataFrame, total: int, column: str) -> None:
+def _require_labels(known: pd.DataFrame, total: int, in_sample: int, column: str) -> None:
+    if not total and in_sample:
+        raise DataQualityError(
+            f"fraudwatch evaluate found {in_sample} scored rows in the window, all of them in "
+            "sample: their model was trained on these days. Wait for later ones, or fit on an "
+            "earlier window: peerwatch fraudwatch fit --until T."
+        )
     if known.empty:
         raise DataQualityError(
             f"fraudwatch evaluate found no label: {column} is null in all {total} scored rows of "
             "the window. Choose a window whose labels are known: --from, --to."
         )
-    if known.label.nunique() == 1:
+    frauds = int((known.label > 0).sum())
+    if frauds in (0, len(known)):
         raise DataQualityError(
-            f"fraudwatch evaluate found one label only: {column} is {known.label.iloc[0]:g} in all "
-            f"{len(known)} rows. It needs frauds and genuine ones: --from, --to."
+            f"fraudwatch evaluate found {frauds} frauds among {len(known)} rows with a known "
+            f"{column} (above 0 is fraud). It needs frauds and genuine ones: --from, --to."
         )
 
 
@@ -359,7 +374,7 @@ def explain(run: Run, request: Request) -> Outcome:
     """The likelihood, its parts and the reasons of one transaction, alert or not."""
     from fraudwatch.assessing import Assessor
 
-    key = transaction_key(run, str(request.options["transaction_id"]))
+    key = _key(run, str(request.options["transaction_id"]))
     champion = require_champion(run)
     assessor = Assessor(run, champion)
     found = run.source.moment_of(key, frames.micros(run.clock))
@@ -367,7 +382,8 @@ def explain(run: Run, request: Request) -> Outcome:
     assessed = assessor.assess(rows, np.flatnonzero(rows.transaction_id == key))
     said, reasons = assessor.raised(assessed)
     judged, amount = assessed.judged, assessed.rows.get("amount")
-    share = float(assessor.turning_points(assessed)[0])
+    least, most = assessor.turning_points(assessed)[0].tolist()
+    size = math.nan if amount is None else abs(float(amount.iloc[0]))
     data = {
         "transaction_id": key,
         "model_version_id": champion.model_version_id,
@@ -377,9 +393,8 @@ def explain(run: Run, request: Request) -> Outcome:
         "priority": float(said.priority[0]),
         "entry_level": assessor.level,
         "summary": said.summary[0],
-        "not_raised_below": (
-            None if amount is None or np.isnan(share) else share * abs(float(amount.iloc[0]))
-        ),
+        "not_raised_from": None if math.isnan(least * size) else least * size,
+        "not_raised_below": None if math.isnan(most * size) else most * size,
         "reasons": reasons.drop(columns="row")
         .astype(object)
         .where(reasons.notna(), None)
@@ -387,6 +402,14 @@ def explain(run: Run, request: Request) -> Outcome:
         "evidence": _evidence(judged.frame, rows.columns),
     }
     return Outcome(_explanation(data, reasons), data)
+
+
+def _key(run: Run, text: str) -> Any:
+    """A transaction's id as its table has it, given as text, or as the id of its alert."""
+    if text.startswith("alert-"):
+        with suppress(ConfigurationError), run.results.transaction() as connection:
+            return store.alert_of(connection, run.tables, text)[1]
+    return transaction_key(run, text)
 
 
 def _explanation(data: Mapping[str, Any], reasons: pd.DataFrame) -> str:

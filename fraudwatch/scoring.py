@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fraudwatch import decisions, store
-from fraudwatch.closing import Closed, close_days, late_q_values
+from fraudwatch.closing import Closed, Explained, close_days, late_q_values
 from fraudwatch.scope import (
     KIND,
     SCORE_COLUMNS,
@@ -58,8 +58,30 @@ def score_range(
     if not request.dry_run:
         late = _closed_books(run, window)
         if run.job == SCORING:
-            closed = close_days(run, window.scope, assessor.explored)
+            closed = close_days(run, window.scope, _explained_by(run, assessor))
     return _outcome(scorer, window, inspection, closed, late)
+
+
+def _explained_by(run: Run, assessor: Assessor) -> Explained:
+    """Explains rows by the model that scored them: the champion, or one before it.
+
+    One of an older release cannot be read: the champion stands in, and says what does not add up.
+    """
+    from fraudwatch.assessing import Assessor
+    from fraudwatch.detector import Detector
+
+    def explained(
+        name: str, window: tuple[int, int], ids: Sequence[Any]
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        if name == assessor.model.model_version_id:
+            return assessor.explored(window, ids)
+        with run.results.transaction() as connection:
+            model = registry.load(connection, run.tables, name)
+        if not Detector.readable(model.header):
+            return assessor.explored(window, ids)
+        return Assessor(run, model).explored(window, ids)
+
+    return explained
 
 
 def _outcome(

@@ -237,7 +237,7 @@ def heat_map(
     Blue is below zero and orange above; NaN is a blank cell. `colours` are dots by the columns.
     """
     longest = max((len(_short(name, 44)) for name in rows), default=0)
-    left, row = max(190.0, 16 + _CHARACTER * longest), 30.0
+    left, row = max(190.0, 20 + 1.15 * _CHARACTER * longest), 30.0
     cell = min((width - left - 8) / len(columns), 150.0)
     wide = left + cell * len(columns) + 8
     names = [_wrapped(masked(name), max(int(cell / (1.15 * _CHARACTER)), 5), 4) for name in columns]
@@ -255,7 +255,9 @@ def heat_map(
         ]
     parts.append(_heat_scale(left, head + row * len(rows) + 18, limit))
     described = f"{len(rows)} features by {len(columns)} segments; every cell shows its number"
-    return _image(max(wide, 620), head + row * len(rows) + 52, title, described, parts)
+    return _image(
+        max(wide, left + _SCALE_WIDTH), head + row * len(rows) + 52, title, described, parts
+    )
 
 
 def _column_head(x: float, bottom: float, lines: Sequence[str], colour: str) -> Markup:
@@ -289,6 +291,9 @@ def _diverging(value: float, limit: float) -> str:
     end = (178, 78, 0) if value > 0 else (0, 92, 150)
     red, green, blue = (round(250 + (part - 250) * strength) for part in end)
     return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+_SCALE_WIDTH = 640.0  # of the legend below
 
 
 def _heat_scale(x: float, y: float, limit: float) -> Markup:
@@ -409,7 +414,7 @@ def curves(
     x_label: str = "",
     y_label: str = "",
 ) -> Markup:
-    """Named lines over a whole-numbered x, each named at its end; `chosen` is (name, x)."""
+    """Named lines over a whole-numbered x, each named at the right; `chosen` is (name, x)."""
     clean = {
         name: sorted((a, b) for a, b in line if math.isfinite(a) and math.isfinite(b))
         for name, line in lines.items()
@@ -419,7 +424,9 @@ def curves(
     ys = [b for line in clean.values() for _, b in line]
     room = 0.08 * (max(ys) - min(ys)) or max(abs(max(ys)), 1.0) * 0.1
     span = (min(xs) - 0.4, max(xs) + 0.4)
-    plot = _Plot(470, 290, span, (min(ys) - room, max(ys) + room), left=56, right=88, top=26)
+    y_range = (min(ys) - room, max(ys) + room)
+    height = max(290.0, 72 + _NAME_ROW * len(clean))
+    plot = _Plot(470, height, span, y_range, left=56, right=88, top=26)
     parts = [_y_axis(plot, _ticks(*plot.y_range, 5)), _x_axis(plot, x_label, whole=True)]
     parts.append(_text(8, 14, _short(y_label, 70), colour=MUTED))
     parts += [_curve(plot, place, line) for place, line in enumerate(clean.values())]
@@ -430,6 +437,7 @@ def curves(
     return _image(plot.width, plot.height, title, described, parts)
 
 
+_NAME_ROW = 15.0
 _DASHES = ("", "7 3", "3 3", "9 3 2 3")
 
 
@@ -444,21 +452,26 @@ def _curve(plot: _Plot, place: int, line: Sequence[tuple[float, float]]) -> Mark
 
 
 def _curve_names(plot: _Plot, lines: Mapping[str, Sequence[tuple[float, float]]]) -> list[Markup]:
-    ends = sorted(
-        (plot.y(line[-1][1]), place, name) for place, (name, line) in enumerate(lines.items())
-    )
-    parts, lowest = [], -math.inf
-    for y, place, name in ends:
-        lowest = max(y, lowest + 15)
-        x = plot.x(lines[name][-1][0]) + 8
-        parts.append(_text(x, lowest + 4, _short(name, 14), colour=group_colour(place), weight=600))
+    """Names beside the plot in the order of the lines' ends, none over another."""
+    names = list(lines)
+    heights = np.array([plot.y(lines[name][-1][1]) for name in names])
+    order = np.argsort(heights, kind="stable")
+    steps = _NAME_ROW * np.arange(len(names))
+    down = np.maximum.accumulate(heights[order] - steps) + steps
+    highest = plot.floor - _NAME_ROW * np.arange(len(names))[::-1]
+    parts = []
+    for place, y in zip(order, np.minimum(down, highest), strict=True):
+        name, colour = names[place], group_colour(int(place))
+        short = _short(name, 14)
+        parts.append(_text(plot.edge + 8, float(y) + 4, short, colour=colour, weight=600))
     return parts
 
 
 def _chosen_mark(plot: _Plot, x: float, y: float) -> Markup:
     ring = Markup('<circle cx="{}" cy="{}" r="7" fill="none" stroke="{}" stroke-width="2.5"/>')
+    beside = plot.y(y) + 22 if plot.y(y) + 26 < plot.floor else plot.y(y) - 14
     return ring.format(_px(plot.x(x)), _px(plot.y(y)), INK) + _text(
-        plot.x(x), plot.y(y) + 22, "chosen", anchor="middle", weight=700, halo=True
+        plot.x(x), beside, "chosen", anchor="middle", weight=700, halo=True
     )
 
 

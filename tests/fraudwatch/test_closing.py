@@ -100,7 +100,7 @@ class Office:
             return close_days(run, scope, explained or self.explained)
 
     def explained(
-        self, window: tuple[int, int], ids: Sequence[Any]
+        self, _model: str, window: tuple[int, int], ids: Sequence[Any]
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Source rows with a summary, and one reason of each."""
         with a_source(self.url, self.zone) as source:
@@ -134,7 +134,7 @@ class Office:
 
 def some_reasons(alert_ids: list[str]) -> pd.DataFrame:
     texts = {"feature": "amount", "value": "9", "expected": "1", "unit": "", "text": "9, not 1"}
-    return pd.DataFrame({"alert_id": alert_ids, "rank": 1}).assign(**texts)
+    return pd.DataFrame({"alert_id": alert_ids, "rank": 1, "contribution": 1.0}).assign(**texts)
 
 
 def a_day(day: int, planted: int = 6, rows: int = ROWS, seed: int = 0) -> pd.DataFrame:
@@ -354,13 +354,53 @@ def test_a_day_that_another_runner_has_closed_meanwhile_is_left_alone(small_offi
     alone = replace(small_office.settings, exploration_per_day=4)
     small_office.settings = alone
 
-    def overtaken(window: tuple[int, int], ids: Sequence[Any]) -> Any:
+    def overtaken(*asked: Any) -> Any:
         small_office.settings = replace(alone, exploration_per_day=0)
         assert small_office.close(2).days == 1
-        return small_office.explained(window, ids)
+        return small_office.explained(*asked)
 
     assert small_office.close(2, overtaken) == Closed(0, 0, None)
     assert small_office.explored() == []
+
+
+def test_a_review_is_explained_by_the_model_that_scored_its_row(small_office):
+    rows = a_day(0)
+    small_office.settings = replace(small_office.settings, exploration_per_day=40)
+    small_office.score(rows[:100], 0.5, model="good")
+    small_office.score(rows[100:], 1.25, model="other")
+    by: dict[str, list[Any]] = {}
+
+    def explained(model: str, window: tuple[int, int], ids: Sequence[Any]) -> Any:
+        by[model] = list(ids)
+        return small_office.explained(model, window, ids)
+
+    small_office.close(2, explained)
+
+    first = set(rows.transaction_id[:100])
+    assert set(by) == {small_office.models["good"], small_office.models["other"]}
+    assert set(by[small_office.models["good"]]) <= first
+    assert not set(by[small_office.models["other"]]) & first
+    assert len(small_office.explored()) == 40
+
+
+def test_a_row_whose_reasons_no_longer_sum_to_its_score_is_not_reviewed(small_office):
+    """An earlier row that came late changes what would be said of it today."""
+    small_office.settings = replace(small_office.settings, exploration_per_day=6)
+    small_office.score(a_day(0), 1.25)
+
+    def explained(*asked: Any) -> Any:
+        alerts, reasons = small_office.explained(*asked)
+        beside = reasons.assign(feature="evidence.customer", contribution=9.0)
+        changed = np.where(reasons.row % 2 == 0, 1.0, 1.1)
+        return alerts, pd.concat([reasons.assign(contribution=changed), beside])
+
+    small_office.close(2, explained)
+
+    (odd,) = small_office.ask(
+        "SELECT count(*) FROM #fraud_alert_reasons WHERE feature = 'amount' AND contribution > 1"
+    )
+    assert len(small_office.explored()) == 3
+    assert odd == (0,)
 
 
 # --- what comes late ----------------------------------------------------------------------------

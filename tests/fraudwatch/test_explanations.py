@@ -17,6 +17,7 @@ from fraudwatch.explanations import (
     Beside,
     Surprise,
     Suspicion,
+    as_expected,
     chances,
     explain,
     money,
@@ -80,7 +81,7 @@ def several(parts: np.ndarray) -> tuple[pd.DataFrame, list[str]]:
         parts=parts,
         baseline={"amount_ratio": 1.0, "km": 3.0, "channel": 0.5, "latent": 0.2},
         expected=np.tile([[0.5, 2.0], [1.0, 9.0], [np.nan, np.nan]], (2, 1, 1)),
-        levels={"channel": pd.DataFrame({"chip": [0.8] * 2, "web": [0.2] * 2})},
+        levels={"channel": pd.DataFrame({"chip": [0.95] * 2, "web": [0.05] * 2})},
     )
     return explain(rows, frame, surprise, REFERENCE)
 
@@ -109,6 +110,26 @@ def test_what_is_as_expected_is_no_reason_in_the_sentence():
     assert summaries[1] == "Km: 400, usually 1 to 9.", "channel chip leads, and is expected"
 
 
+@pytest.mark.parametrize(
+    ("web", "told"),
+    [(0.11, "Km: 3, usually 4 to 9"), (0.09, "Channel web (9%), expected chip (91%)")],
+)
+def test_a_level_that_is_named_as_expected_is_no_reason_in_the_sentence(web, told):
+    frame = pd.DataFrame({"channel": ["web"], "km": [3.0]})
+    surprise = Surprise(
+        names=["channel", "km", "latent"],
+        focal=(CHANNEL, KM),
+        parts=np.array([[9.0, 4.0, 0.1]]),
+        baseline={"channel": 0.5, "km": 3.0, "latent": 0.2},
+        expected=np.array([[[np.nan, np.nan], [4.0, 9.0]]]),
+        levels={"channel": pd.DataFrame({"chip": [1 - web], "web": [web]})},
+    )
+
+    _, (summary,) = explain(pd.DataFrame(index=[0]), frame, surprise, REFERENCE)
+
+    assert summary.startswith(told)
+
+
 def test_an_amount_that_would_have_been_harmless_if_smaller_is_told():
     parts = np.array([[1.2, 9.0, 9.0, 40.0], [1.1, 8.0, 0.4, 0.1]])
     rows = pd.DataFrame({"amount": [412.5], "currency": "EUR"})
@@ -122,11 +143,33 @@ def test_an_amount_that_would_have_been_harmless_if_smaller_is_told():
         levels={},
     )
 
-    _, (without,) = explain(rows, frame, surprise, REFERENCE)
-    _, (told,) = explain(rows, frame, surprise, REFERENCE, turning=np.array([0.2]))
+    _, (told,) = explain(rows, frame, surprise, REFERENCE, turning=np.array([[0.0, 0.2]]))
 
-    assert "412.50 EUR" not in without
     assert "; 412.50 EUR, where" in told and told.endswith("not have been raised below 82 EUR.")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "usual"),
+    [
+        ("chip", "chip (60%), web (30%)", True),
+        ("web", "chip (60%), web (30%)", True),
+        ("chip", "web, chip (87%)", False),
+        ("web, chip", "web, chip (87%)", True),
+        ("rare", "chip (over 99%)", False),
+        ("", "", False),
+        (None, None, False),
+    ],
+)
+def test_a_level_is_as_expected_where_it_is_named(value, expected, usual):
+    assert as_expected(value, expected, None, None, None) is usual
+
+
+def test_an_amount_outside_its_range_is_told_whatever_its_share():
+    parts = np.array([[1.2, 9.0, 9.0, 40.0], [1.1, 8.0, 0.4, 0.1]])
+    _, (odd, usual) = several(parts)
+
+    assert odd.endswith("; 412.50 EUR, where this customer spends 11 to 44."), odd
+    assert "EUR" not in usual
 
 
 def test_reasons_rank_by_what_is_above_their_own_median():
@@ -209,6 +252,12 @@ def test_a_negative_amount_is_shown_as_the_row_has_it(feature):
     assert "spend" not in found["text"], "money back is not spent"
 
 
+def test_nothing_is_never_negative():
+    found = explained(RATIO, 5.0, (0.0, 2.0), amount=-50.0)
+
+    assert "-44 to 0.00 is usual" in found["text"]
+
+
 def test_the_size_of_an_amount_is_never_expected_below_nothing():
     found = explained(RATIO, 3.0, (-2.0, 2.0), amount=66.0)
 
@@ -243,7 +292,7 @@ def test_a_missing_number_is_said_to_be_unknown():
 def test_a_level_stands_beside_the_usual_ones():
     found = explained(CHANNEL, "web", levels={"chip": 0.7, "web": 0.05, "atm": 0.25})
 
-    assert found["text"] == "channel web, expected chip (70%), atm (25%)"
+    assert found["text"] == "channel web (5%), expected chip (70%), atm (25%)"
     assert pd.isna(found["value_number"])
 
 
@@ -254,7 +303,9 @@ def test_without_a_usual_level_the_likeliest_is_named():
 
 
 def test_an_empty_text_is_called_missing():
-    assert explained(CHANNEL, "", levels={"chip": 1.0})["text"].startswith("channel missing, ")
+    found = explained(CHANNEL, "", levels={"chip": 0.7, "": 0.3})
+
+    assert found["text"] == "channel missing, expected chip (70%), missing (30%)"
 
 
 @pytest.mark.parametrize(
@@ -273,7 +324,7 @@ def test_novelty_is_told_in_words(feature, level, text):
 def test_a_users_own_column_called_new_is_told_by_its_level():
     found = explained(OWN_NEW, "loan", levels={"card": 0.9, "loan": 0.1})
 
-    assert found["text"] == "new product loan, expected card (90%)"
+    assert found["text"] == "new product loan (10%), expected card (90%)"
 
 
 def test_the_time_of_day_is_told_by_the_clock():
@@ -401,6 +452,15 @@ def test_each_kind_of_key_is_told_in_words(kind, known, unusual, text):
     assert text in reasons.text.tolist()
 
 
+def test_a_key_that_is_hardly_suspected_is_no_reason_in_the_sentence():
+    told = {
+        p: beside(suspicions=[a_suspicion(nats=np.array([9.0]), posterior=np.array([p]))])[1]
+        for p in (0.04, 0.06)
+    }
+
+    assert "compromised" not in told[0.04] and "compromised" in told[0.06]
+
+
 def test_a_row_without_the_key_has_no_line_about_it():
     reasons, _ = beside(suspicions=[a_suspicion(nats=np.array([np.nan]))])
 
@@ -434,35 +494,39 @@ def test_the_turning_point_is_where_the_score_meets_the_level():
 
     found = turning_point(frame, of_amount, 7.0)
 
-    assert found[:2] == pytest.approx([7 / 20, 1.0], rel=1e-3)
-    assert found[3] == pytest.approx(7 / 5000, rel=1e-3)
-    assert np.isnan(found[[2, 4, 5, 6]]).all(), "no alert, no calm amount, no amount, not all calm"
-    assert (of_amount(frame.assign(amount_ratio=frame.amount_ratio * found))[[0, 1, 3]] < 7).all()
+    least, most = found.T
+    at = [0, 1, 3, 4, 6]
+    assert most[at] == pytest.approx(7 / frame.amount_ratio[at], rel=1e-3)
+    assert np.isnan(found[[2, 5]]).all(), "no alert, no amount"
+    assert (least[at[:4]] == 0).all() and 0.5 <= 20 * least[6] < 7, "tiny ones of it are raised"
+    assert (of_amount(frame.assign(amount_ratio=frame.amount_ratio * most))[at] < 7).all()
 
 
 def test_the_harmless_amount_is_rounded_down_and_told_once_beside_the_leading_amount():
-    rows = pd.DataFrame({"amount": [900.0, -900.0, 900.0], "currency": ["EUR"] * 3})
-    frame = pd.DataFrame({"amount_ratio": [40.0] * 3, "amount_relative": 45.0}).assign(
+    rows = pd.DataFrame({"amount": [900.0, -900.0, 900.0, 900.0, -900.0], "currency": "EUR"})
+    frame = pd.DataFrame({"amount_ratio": [40.0] * 5, "amount_relative": 45.0}).assign(
         own_amount_median=100.0
     )
     surprise = Surprise(
         names=["amount_ratio", "amount_relative", "latent"],
         focal=(RATIO, RELATIVE),
-        parts=np.array([[9.0, 8.0, 0.0]] * 3),
+        parts=np.array([[9.0, 8.0, 0.0]] * 5),
         baseline={"amount_ratio": 0.0, "amount_relative": 0.0, "latent": 0.0},
-        expected=np.array([[[0.5, 2.0], [0.5, 2.0]]] * 3),
+        expected=np.array([[[0.5, 2.0], [0.5, 2.0]]] * 5),
         levels={},
     )
-    turning = np.array([310.9 / 900, 4.567 / 900, np.nan])
+    turning = np.array([[0, 310.9], [0, 4.567], [np.nan] * 2, [0.1234, 310.9], [12.3, 50]]) / 900
 
     reasons, summaries = explain(rows, frame, surprise, REFERENCE, turning=turning)
 
     told = reasons[reasons.text.str.contains("raised")]
-    assert told[["row", "rank"]].to_numpy().tolist() == [[0, 1], [1, 1]]
+    assert told[["row", "rank"]].to_numpy().tolist() == [[0, 1], [1, 1], [3, 1], [4, 1]]
     assert told.text.iloc[0].endswith("; it would not have been raised below 310 EUR")
     assert summaries[0].endswith(" It would not have been raised below 310 EUR.")
     assert summaries[1].endswith(" It would not have been raised above -4.56 EUR.")
     assert "raised" not in summaries[2]
+    assert summaries[3].endswith(" It would not have been raised below 310 EUR, down to 0.13.")
+    assert summaries[4].endswith(" It would not have been raised above -50 EUR, up to -13.")
 
 
 # --- a real density -----------------------------------------------------------------------------
@@ -562,7 +626,7 @@ def test_a_harmless_amount_is_under_the_level_when_it_is_scored(fitted):
     level = float(np.quantile(scores(fitted, payments(1000, 6)), 0.99))
     frame = payments(60, 7).assign(amount_ratio=np.linspace(1, 300, 60))
 
-    turning = turning_point(frame, lambda changed: scores(fitted, changed), level)
+    _, turning = turning_point(frame, lambda changed: scores(fitted, changed), level).T
 
     raised = scores(fitted, frame) >= level
     there = ~np.isnan(turning)

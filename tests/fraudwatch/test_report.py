@@ -90,6 +90,26 @@ def test_an_alert_is_shown_with_its_sentence_reasons_and_rarity() -> None:
     assert "value 1.4" not in text, "three reasons are enough"
 
 
+def test_what_is_as_expected_or_slight_is_not_shown_as_a_reason() -> None:
+    frames = frames_of([an_alert(1), an_alert(2)])
+    changes = [
+        {"value": "chip", "expected": "web (60%), chip (30%)"},
+        {"value_number": 1.0, "expected_low": 0.0, "expected_high": 1.0},
+        {"share": 0.009},
+        {"value_number": 2.0, "expected_low": 0.0, "expected_high": 1.0},
+    ]
+    first = [a_reason(1, rank, **change) for rank, change in enumerate(changes, 1)]
+    usual = [a_reason(2, rank, value="no", expected="no (90%)") for rank in (1, 2)]
+    frames["reasons"] = pd.DataFrame(first + usual)
+
+    text = page_of(frames).text
+
+    assert "Feature 4 value 1.4" in text
+    assert not any(f"Feature {rank}" in text for rank in (2, 3))
+    assert text.count("Feature 1 no expected no (90%)") == 1, "where there is no other, the first"
+    assert "Feature 1 leads 50 % of 2 alerts." in text
+
+
 def test_the_earlier_amounts_stand_beside_the_alerted_one() -> None:
     text = page_of(frames_of([an_alert(1)])).text
 
@@ -275,6 +295,16 @@ def test_what_was_known_of_a_key_is_told_although_three_reasons_lead() -> None:
     told = "82% likely compromised, 3 confirmed frauds in 30 days 5 %"
     assert f"Known of the counterparty {told}" in text
     assert "card id" not in text, "what speaks against an alert is no reason of it"
+
+
+def test_reasons_are_titled_in_words() -> None:
+    frames = frames_of([an_alert(1)])
+    frames["reasons"].loc[frames["reasons"]["rank"] == 1, "feature"] = "amount_ratio"
+
+    text = page_of(frames).text
+
+    assert "Amount, beside the customer's own value 1.1 expected 1 to 2" in text
+    assert "Amount, beside the customer's own leads 100 % of 1 alert." in text
 
 
 def test_evidence_that_leads_is_told_as_such() -> None:

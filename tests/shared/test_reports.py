@@ -331,6 +331,31 @@ def test_the_chosen_point_of_a_curve_is_ringed_at_its_place() -> None:
     assert "nan" not in svg
 
 
+def test_names_of_many_curves_stay_apart_and_within_the_picture() -> None:
+    lines = {f"line {k}": [(1, float(k)), (2, 1.0 + 0.001 * k)] for k in range(28)}
+
+    svg = charts.curves(lines, ("line 0", 2), title="Criterion")
+
+    elements = Page(f"<div>{svg}</div>").elements
+    (height,) = (float(a["height"]) for tag, a in elements if tag == "svg")
+    names = sorted(float(a["y"]) for tag, a in elements if a.get("font-weight") == "600")
+    assert len(names) == 28 and min(np.diff(names)) >= 14.9
+    assert names[0] > 0 and names[-1] < height - 30, "above the axis"
+
+
+def test_a_heat_maps_names_and_legend_are_within_the_picture() -> None:
+    svg = charts.heat_map(
+        ["share of the leading Verwendungszweck"], ["A"], np.ones((1, 1)), title=""
+    )
+
+    elements = Page(f"<div>{svg}</div>").elements
+    (width,) = (float(a["width"]) for tag, a in elements if tag == "svg")
+    (label,) = (float(a["x"]) for tag, a in elements if a.get("text-anchor") == "end")
+    legend = next(float(a["x"]) for tag, a in elements[::-1] if tag == "text")
+    assert label > 7 * len("share of the leading Verwendungszweck")
+    assert legend + 7 * len("−2 to +2 standard deviations from the average customer") < width
+
+
 def test_a_sparkline_marks_one_amount_and_draws_refunds_below_the_line() -> None:
     svg = charts.sparkline([4.0, -2.0, 8.0], 2, title="Amounts", texts=("high", "last"))
 
