@@ -46,6 +46,8 @@ class Settings:
             )
             if getattr(self, name) < least
         ]
+        if not 0 <= self.seed < 2**32:
+            found.append(f"[fraudwatch] seed should be from 0 to {2**32 - 1}, found {self.seed}.")
         if not 0 <= self.quarantine_limit <= 1:
             found.append(
                 f"[fraudwatch] quarantine_limit is a share from 0 to 1, found "

@@ -19,6 +19,8 @@ from shared.errors import DataQualityError
 from shared.jobs import Outcome, Request
 from shared.runs import Run
 
+FLOODED = 0.1  # share of all transactions as alerts from which a fit says so
+
 if TYPE_CHECKING:
     from fraudwatch.detector import Detector
     from fraudwatch.judging import Journal
@@ -228,6 +230,7 @@ def registered(
     told = (
         f"fitted {name} on {len(learned.frame)} transactions: {verdict}\n"
         f"evidence: {_learnt(diagnostics)}\nranker: {leads['said']}"
+        f"{_flooded(figures['expected_share'], settings.reviews_per_day)}"
     )
     return said(outcome, told, data, name)
 
@@ -284,8 +287,11 @@ def _ranker(
     leading: bool,
 ) -> dict[str, Any]:
     """Stores the ranker of a density; champion where its gate and the density's let it."""
+    from fraudwatch.ranker import LEAST_FRAUDS, LEAST_LATER
+
     if ranked is None:
-        return {"said": "none, for too few frauds are known", "status": None}
+        needed = f"{LEAST_FRAUDS}, and {LEAST_LATER} on the newest days with answers, are needed"
+        return {"said": f"none, for too few frauds are known: {needed}", "status": None}
     name, _new = registry.store(
         connection,
         run.tables,
@@ -313,11 +319,23 @@ def _ranker(
 
 
 def _learnt(diagnostics: Mapping[str, Any]) -> str:
+    from fraudwatch.evidence import LEAST_FRAUDS
+
     kinds = ", ".join(diagnostics["learnt"])
     frauds = diagnostics["known_frauds"]
     if kinds:
         return f"learnt from {frauds} known frauds for {kinds}"
-    return f"assumed, for want of known frauds ({frauds})"
+    return f"assumed, for want of known frauds: {frauds} are known, {LEAST_FRAUDS} needed"
+
+
+def _flooded(share: float, reviews_per_day: int) -> str:
+    """A line about a budget that raises a good part of all payments; nothing where it does not."""
+    if share < FLOODED:
+        return ""
+    return (
+        f"\nreviews_per_day = {reviews_per_day} raises about {share:.0%} of all transactions as "
+        "alerts; lower it: it says how many you want to see, not how many are fraud"
+    )
 
 
 def _verdict(name: str, champions: str | None, gate: Mapping[str, Any]) -> str:

@@ -427,8 +427,8 @@ def report_frames(connection: Connection, tables: Tables, since_day: Any) -> dic
             .where(
                 alerts.c.day >= since_day,
                 sa.or_(
-                    t.fraud_alert_reasons.c.rank <= 3,
-                    t.fraud_alert_reasons.c.feature.startswith("evidence."),
+                    t.fraud_alert_reasons.c.rank == 1,
+                    t.fraud_alert_reasons.c.share > 0,
                 ),
             ),
         ),

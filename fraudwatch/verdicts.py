@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pandas as pd
 
 from fraudwatch import store
 from fraudwatch.decisions import natural_id
+from fraudwatch.labels import SAYS, UNKNOWN
 from fraudwatch.scope import KIND, transaction_key
 from shared import frames, runs
 from shared.errors import ConfigurationError, PeerwatchError
@@ -34,6 +36,7 @@ def record(run: Run, request: Request) -> Outcome:
     said = _said(request.options)
     faults: list[str] = []
     rows = [_row(run, request.options, line, faults) for line in said]
+    faults += _at_odds(rows, said)
     if faults:
         raise ConfigurationError(faults)
     frame = pd.DataFrame([row for row in rows if row is not None])
@@ -81,28 +84,53 @@ def _said(options: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _sheet(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        raise ConfigurationError(f"There is no file {path}.")
-    try:
-        frame = pd.read_csv(path, dtype="str", keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+    """The lines of a sheet, each with the number of the line on which it begins."""
+    header, lines = _read(path)
+    unknown = sorted(set(header) - set(SHEET))
+    once = len(set(header)) == len(header)
+    if unknown or not once or "verdict" not in header or not {*SHEET[:2]} & {*header}:
         raise ConfigurationError(
-            f"{path} is no CSV file in UTF-8: {type(error).__name__}"
-        ) from error
-    unknown = sorted(set(frame.columns) - set(SHEET))
-    if unknown or "verdict" not in frame or not {"alert_id", "transaction_id"} & set(frame.columns):
-        raise ConfigurationError(
-            f"{path} has the columns {', '.join(frame.columns)}; expected verdict, alert_id or "
-            f"transaction_id, and of {', '.join(SHEET[3:])} what there is."
+            f"{path} has the columns {', '.join(header)}; expected, separated by commas and each "
+            f"once, verdict, alert_id or transaction_id, and of {', '.join(SHEET[3:])} what "
+            "there is."
         )
-    if frame.empty:
+    if not lines:
         raise ConfigurationError(f"{path} has no verdicts: no line stands below its header.")
-    lines = frame.to_dict("records")
+    torn = [(at, len(row)) for at, row in lines if len(row) != len(header)]
+    if torn:
+        raise ConfigurationError(
+            [
+                f"{path.name}, line {at}: {plural(found, 'field')}, expected {len(header)} as in "
+                "the header; a text with a comma stands in double quotes."
+                for at, found in torn
+            ]
+        )
     return [
         {"line": f"{path.name}, line {at}: ", "source": "csv"}
-        | {name: line.get(name) or None for name in SHEET}
-        for at, line in enumerate(lines, start=2)
+        | dict.fromkeys(SHEET)
+        | {name: value or None for name, value in zip(header, row, strict=True)}
+        for at, row in lines
     ]
+
+
+def _read(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """(header, lines that are not blank, each with the number of its first line) of a CSV file."""
+    if not path.is_file():
+        raise ConfigurationError(f"There is no file {path}.")
+    found, begins = [], 1
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            for row in reader:
+                found += [(begins, row)] if row else []
+                begins = reader.line_num + 1
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"{path} is no CSV file in UTF-8, from line {begins} on: {type(error).__name__}"
+        ) from error
+    if not found:
+        raise ConfigurationError(f"{path} is empty.")
+    return found[0][1], found[1:]
 
 
 def _row(
@@ -135,7 +163,27 @@ def _row(
     }
 
 
+def _at_odds(rows: Sequence[dict[str, Any] | None], said: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Lines that call genuine what one before them calls fraud, or the other way round, at once."""
+    first: dict[tuple[Any, Any], tuple[str, str]] = {}
+    faults = []
+    for row, line in zip(rows, said, strict=True):
+        if row is None or SAYS[row["verdict"]] == UNKNOWN:
+            continue
+        verdict, where = first.setdefault(
+            (row["transaction_id"], row["decided_at"]), (row["verdict"], line["line"])
+        )
+        if SAYS[verdict] != SAYS[row["verdict"]]:
+            faults.append(
+                f"{line['line']}{row['verdict']} for transaction {row['transaction_id']}, of which "
+                f"{where}{verdict} is said of the same moment; leave one out, or give decided_at."
+            )
+    return faults
+
+
 def _require_known(verdict: str | None) -> None:
+    if not verdict:
+        raise ConfigurationError(f"No verdict is given; expected {', '.join(VERDICTS)}.")
     if verdict not in VERDICTS:
         raise ConfigurationError(f'"{verdict}" is no verdict; expected {", ".join(VERDICTS)}.')
 
@@ -163,11 +211,17 @@ def _about(run: Run, said: Mapping[str, Any]) -> tuple[str | None, Any, float | 
 
 
 def _decided_at(run: Run, text: str | None) -> datetime:
+    """The moment of a verdict: now, or what is given, from 1970 up to now."""
     if not text:
         return run.clock
+    zone = ZoneInfo(run.source.settings.timezone)
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError as error:
+        moment = (moment if moment.tzinfo else moment.replace(tzinfo=zone)).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise ConfigurationError(f'decided_at "{text}" is no ISO-8601 moment.') from error
-    zone = ZoneInfo(run.source.settings.timezone)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).astimezone(UTC)
+    if not datetime.fromtimestamp(0, UTC) <= moment <= run.clock:
+        raise ConfigurationError(
+            f'decided_at "{text}" is not between 1970 and now; leave it empty for now.'
+        )
+    return moment

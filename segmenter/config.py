@@ -37,6 +37,8 @@ class Settings:
             )
         if not _is_whole(self.max_segments) or not 1 <= self.max_segments <= 100:
             found.append(_fault("max_segments", self.max_segments, "a whole number from 1 to 100"))
+        if not _is_whole(self.seed) or not 0 <= self.seed < 2**32:
+            found.append(_fault("seed", self.seed, f"a whole number from 0 to {2**32 - 1}"))
         share = self.min_segment_share
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 0.5:
             found.append(_fault("min_segment_share", share, "a share from 0 to below 0.5"))

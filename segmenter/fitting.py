@@ -25,6 +25,7 @@ from shared import frames, registry, runs
 from shared.accounts import days_before, until_or_newest
 from shared.errors import ConfigurationError
 from shared.jobs import Outcome, Request
+from shared.reports import plural
 from shared.runs import Run
 
 
@@ -340,8 +341,8 @@ def _said(
     customers = diagnostics["customers"] - diagnostics["without_purchase"]
     return replace(
         outcome,
-        message=f"{verb} {name}: {diagnostics['segments']} segments of {customers} customers, "
-        f"{told}{reasons}",
+        message=f"{verb} {name}: {plural(diagnostics['segments'], 'segment')} of {customers} "
+        f"customers, {told}{reasons}",
         data={**figures(diagnostics), "model_version_id": name, "status": status, "gate": gate},
         model_version_id=name,
     )

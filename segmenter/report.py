@@ -461,7 +461,8 @@ def _criterion(rows: pd.DataFrame, stratum: str) -> Figure:
     if not taken.empty:
         best = taken.iloc[0]
         chosen = (str(best.family), float(best.k))
-        said = f"{plural(int(best.k), 'component')} of the family “{best.family}” were chosen."
+        count = plural(int(best.k), "component")
+        said = f"{count} of the family “{best.family}” {'was' if best.k == 1 else 'were'} chosen."
     svg = charts.curves(
         lines, chosen, title=f"Criterion over the number of components, {who.lower()}",
         x_label="number of components", y_label="criterion (lower is better)",

@@ -42,7 +42,7 @@ class Inspection:
     @property
     def rows_refused(self) -> int:
         """Refused source rows, each once however many faults it has."""
-        return _rows_of(self.refused) + _rows_of(self.undated)
+        return frames.refused_rows(self.refused) + frames.refused_rows(self.undated)
 
 
 def inspect(
@@ -74,15 +74,6 @@ def inspect(
     return Inspection(rows_read, frames.gather(refused), undated, slices, total)
 
 
-def _rows_of(refused: pd.DataFrame | None) -> int:
-    """How many source rows are refused; one with several faults has several refusals."""
-    return (
-        0
-        if refused is None
-        else int(refused.groupby(["row_key", "day"], dropna=False).source_rows.max().sum())
-    )
-
-
 def _slices(counts: pd.Series, since: int, until: int, timezone: str) -> Iterator[tuple[int, int]]:
     """Consecutive windows of whole days, each of about `SLICE_ROWS` rows at most."""
     start, rows = since, 0
@@ -110,9 +101,9 @@ def require_quality(inspection: Inspection, limit: float, job: str, least: int =
         (inspection.undated, inspection.source_rows, " of the table"),
     )
     faults = [
-        f"{_rows_of(refused)} of {total} rows{where} refused ({_by_code(refused)})"
+        f"{frames.refused_rows(refused)} of {total} rows{where} refused ({_by_code(refused)})"
         for refused, total, where in parts
-        if refused is not None and _rows_of(refused) > limit * total
+        if refused is not None and frames.refused_rows(refused) > limit * total
     ]
     if faults:
         raise DataQualityError(

@@ -129,6 +129,13 @@ def no_refusals() -> pd.DataFrame:
     return pd.DataFrame({name: pd.Series(dtype="object") for name in REFUSED})
 
 
+def refused_rows(refused: pd.DataFrame | None) -> int:
+    """How many source rows are refused; one with several faults has several refusals."""
+    if refused is None:
+        return 0
+    return int(refused.groupby(["row_key", "day"], dropna=False).source_rows.max().sum())
+
+
 def gather(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """Refusals of several checks as one frame."""
     kept = [part for part in parts if not part.empty]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -616,13 +616,14 @@ def test_evaluate_reports_by_kind(bank):
 @pytest.mark.parametrize(
     ("statement", "label", "error", "words"),
     [
-        ("UPDATE card_tx SET fraud = 0", "fraud", DataQualityError, "one label only: fraud is 0"),
+        ("UPDATE card_tx SET fraud = 0", "fraud", DataQualityError, "found 0 frauds among"),
+        ("UPDATE card_tx SET fraud = -fraud", "fraud", DataQualityError, "found 0 frauds among"),
         ("UPDATE card_tx SET fraud = NULL", "fraud", DataQualityError, "fraud is null in all"),
         ("UPDATE card_tx SET kind = 'x'", "kind", ConfigurationError, "card_tx.kind is text"),
         ("UPDATE card_tx SET fraud = 1", "frod", ConfigurationError, "did you mean fraud"),
         ("UPDATE card_tx SET fraud = 1", None, ConfigurationError, "--label COLUMN"),
     ],
-    ids=["constant", "null", "text", "misspelt", "none"],
+    ids=["constant", "negative", "null", "text", "misspelt", "none"],
 )
 def test_labels_that_cannot_be_used_are_one_clear_message(scored, statement, label, error, words):
     run_sql(scored.url, statement)
@@ -634,6 +635,40 @@ def test_labels_that_cannot_be_used_are_one_clear_message(scored, statement, lab
 def test_evaluating_before_scoring_says_so(bank):
     with pytest.raises(DataQualityError, match="found no scores"):
         bank.do("fraudwatch.evaluate", options={"label": "fraud"})
+
+
+def test_evaluating_what_is_in_sample_says_so(scored_sqlite):
+    run_sql(scored_sqlite.url, "UPDATE transaction_scores SET in_sample = 1")
+
+    with pytest.raises(DataQualityError, match=r"\d+ scored rows in the window, all of them in s"):
+        scored_sqlite.do("fraudwatch.evaluate", options={"label": "fraud"})
+    with pytest.raises(DataQualityError, match="no transactions from 2027"):
+        scored_sqlite.do(
+            "fraudwatch.evaluate",
+            since=datetime(2027, 1, 1, tzinfo=UTC),
+            until=datetime(2027, 1, 2, tzinfo=UTC),
+            options={"label": "fraud"},
+        )
+
+
+def test_an_alerts_id_stands_for_its_transaction(scored_sqlite):
+    alert, key = scored_sqlite.ask("SELECT alert_id, transaction_id FROM #fraud_alerts")[0]
+
+    found = scored_sqlite.do("fraudwatch.explain", options={"transaction_id": alert})
+
+    assert found.data["transaction_id"] == key
+    with pytest.raises(ConfigurationError, match='"alert-0" is no transaction id'):
+        scored_sqlite.do("fraudwatch.explain", options={"transaction_id": "alert-0"})
+
+
+def test_a_budget_that_raises_everything_is_told_by_the_fit(scored_sqlite):
+    with few_steps():
+        usual = scored_sqlite.do("fraudwatch.fit").message
+        scored_sqlite.settings |= {"reviews_per_day": 500}
+        flooded = scored_sqlite.do("fraudwatch.fit").message
+
+    assert "lower it" not in usual
+    assert "reviews_per_day = 500 raises about 100% of all transactions as alerts" in flooded
 
 
 @pytest.mark.parametrize("alerted", [True, False])

@@ -394,10 +394,43 @@ def test_all_faults_of_a_sheet_are_told_and_nothing_is_recorded(bank, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("body", "line", "words"),
+    [
+        ("\n\n{one},maybe,\n", 4, '"maybe" is no verdict'),
+        ('{one},{yes},"two\nlines"\n{one},,\n', 4, "No verdict is given"),
+        ("{one},{yes},now,and then\n", 2, "4 fields, expected 3"),
+        ("{one},{yes}\n", 2, "2 fields, expected 3"),
+        ("{one},{yes},\n{one},false_positive,\n", 3, "line 2: confirmed_fraud is said"),
+    ],
+)
+def test_a_fault_of_a_sheet_is_told_with_its_line(bank, tmp_path, body, line, words):
+    text = "alert_id,verdict,note\n" + body.format(one=an_alert(bank)[0], yes=YES)
+
+    with pytest.raises(ConfigurationError) as caught:
+        said(bank, sheet=a_sheet(tmp_path, text))
+
+    (fault,) = caught.value.faults
+    assert fault.startswith(f"verdicts.csv, line {line}: ") and words in fault
+    assert bank.count("fraud_verdicts") == 0
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["0026-03-02", "0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-05:00", "2099-01-01"],
+)
+def test_a_moment_that_cannot_be_is_refused(bank, tmp_path, moment):
+    text = f"alert_id,verdict,decided_at\n{an_alert(bank)[0]},{YES},{moment}\n"
+
+    with pytest.raises(ConfigurationError, match=r"line 2: decided_at"):
+        said(bank, sheet=a_sheet(tmp_path, text))
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "",
         "a;b\n1;2\n",
+        "alert_id,verdict,verdict\na,b,c\n",
         "verdict\nx\n",
         "alert_id,verdict,who\na,b,c\n",
         'a,"b\n',

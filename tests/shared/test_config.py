@@ -133,8 +133,10 @@ prefix = "Bad Name"
 [segmenter]
 segments = "many"
 max_segments = 0
+seed = -2
 [fraudwatch]
 reviews_per_day = 0
+seed = -1
 reviews_per_dey = 3
 case_days = "seven"
 quarantine_limit = 2.0
@@ -156,6 +158,8 @@ a = 1
         '[results] prefix "Bad Name"',
         '[segmenter] segments should be "auto" or a whole number, found "many"',
         "[segmenter] max_segments is 0",
+        "[segmenter] seed is -2",
+        "[fraudwatch] seed should be from 0 to 4294967295, found -1",
         "[fraudwatch] reviews_per_day should be at least 1, found 0",
         "[fraudwatch] unknown key reviews_per_dey; did you mean reviews_per_day?",
         '[fraudwatch] case_days should be a whole number, found "seven"',
