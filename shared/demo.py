@@ -7,6 +7,7 @@ was found with what was planted.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -145,6 +146,8 @@ def _shown(directory: Path, path: Path, found: dict[str, Any]) -> dict[str, Any]
         f"{title}\n  {' '.join(QUERIES[title].split())}\n{answer.to_string(index=False)}"
         for title, answer in tables.items()
     )
+    own = Path(sys.executable).parent / "peerwatch"
+    command = "peerwatch" if shutil.which("peerwatch") or not own.is_file() else str(own)
     text = (
         f"Planted fraud among the top 1 % of the scores:\n{kinds}\n"
         "  (a compromised counterparty cannot be seen without labels)\n"
@@ -158,7 +161,7 @@ def _shown(directory: Path, path: Path, found: dict[str, Any]) -> dict[str, Any]
         f"Open   {directory / 'segmenter_report.html'}\n"
         f"       {directory / 'fraudwatch_report.html'}\n"
         f"Query  {path} (any SQLite client)\n"
-        f"Go on  cd {directory}, where every command finds this world"
+        f"Go on  cd {directory}; there {command} finds this world"
     )
     answered = {title: table.to_dict("records") for title, table in tables.items()}
     return {"text": text, "data": {**found, "queries": answered}}

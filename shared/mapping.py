@@ -21,7 +21,7 @@ from shared.config import Customers, Transactions
 from shared.errors import ConfigurationError
 from shared.frames import masked
 from shared.looks import KEYS, NEARLY, NUMERIC, Column, Look
-from shared.source import key_mismatch
+from shared.source import key_mismatch, quoted, quoted_table
 from shared.vocabulary import (
     ACCOUNT,
     ARRIVED,
@@ -52,6 +52,7 @@ from shared.vocabulary import (
     PERSON,
     PERSONAL,
     PLACE,
+    REPORTED,
     SCORE,
     SCORE_BY,
     TRAIT,
@@ -200,7 +201,7 @@ class _Draft:
         self.choose("arrived_at", _arrived)
         self._rest()
         if not (self.roles.get("amount") or self.several["categories"] or self.several["numbers"]):
-            return "no amount, category or number"
+            return f"no amount, category or number.{self._amount_in_text()}".rstrip(".")
         if "id" not in self.roles:
             self.refusals.append(_without_id(self.look))
         self.score = self._evidence()
@@ -263,8 +264,8 @@ class _Draft:
         if taken is None or taken.distinct is None or taken.distinct >= self.look.rows:
             return
         self.notes.append(
-            f"{self.look.table}.{taken.name}: {self.look.rows - taken.distinct} of "
-            f"{self.look.rows:,} rows have no id of their own; they will be quarantined."
+            f"{self.look.table}.{taken.name}: {self.look.rows:,} rows have {taken.distinct:,} "
+            "different ids; those without one of their own will be quarantined."
         )
 
     def _one_row_per_person(self) -> bool:
@@ -325,7 +326,9 @@ class _Draft:
                 "in [source.transactions]."
             )
         if "amount" not in self.roles:
-            self.notes.append(f"No column of {self.look.table} looks like the amount.")
+            self.notes.append(
+                f"No column of {self.look.table} looks like the amount.{self._amount_in_text()}"
+            )
         amount = self.column("amount")
         if amount is None or (amount.numbers < 0).any():
             return
@@ -336,6 +339,14 @@ class _Draft:
                     f"{amount.name} is never negative while {name} gives its direction: a view "
                     "with a minus for money out would tell net amounts."
                 )
+
+    def _amount_in_text(self) -> str:
+        """The view that would give an amount that is written as text; empty without one."""
+        name = next((name for name, reason in self.left.items() if reason == AMOUNT_IN_TEXT), None)
+        if name is None:
+            return ""
+        number = f"CAST(REPLACE(t.{quoted(name)}, ',', '.') AS NUMERIC)"
+        return f" {name} is one in text; {_mending_view(self.look.table, f'{number} AS amount')}"
 
     def proposal(self, others: Sequence[_Draft]) -> Proposal:
         near = [d for d in others if d.score > self.score - 4 and not d.refusals]
@@ -673,7 +684,7 @@ def _label_time(draft: _Draft, column: Column) -> tuple[float, str]:
     label = draft.column("label")
     if label is None or column.times is None or column.times.unusable:
         return 0, ""
-    if not column.words & (LABEL_FOR_SURE | {"label", "reported"}):
+    if not column.words & (LABEL_FOR_SURE | REPORTED):
         return 0, ""
     if column.kind == "text" and not _known_format(draft, column):
         return 0, ""
@@ -834,6 +845,9 @@ def _known_format(draft: _Draft, column: Column) -> bool:
 
 def _overlap(customer: Column, seen: Look, column: Column) -> bool:
     """Whether values may meet: by value where the sample is the table, else by range or form."""
+    if seen.complete and customer.kind != column.kind:
+        theirs = {str(value).lstrip("0") for value in column.levels}  # 7 and "000007"
+        return any(str(value).lstrip("0") in theirs for value in customer.levels)
     if seen.complete:
         return any(value in column.levels for value in customer.levels)
     if customer.kind == column.kind == "integer":
@@ -933,7 +947,7 @@ def _counter(draft: _Draft, column: Column) -> str:
 def _own_key(draft: _Draft, column: Column) -> str:
     """Keys of things below the customer: each value belongs to one customer."""
     customer = draft.column("customer")
-    if customer is None or column.kind not in KEYS or column.words & MEASURE:
+    if customer is None or column.kind not in KEYS or column.words & (MEASURE | MONEY):
         return ""
     if len(column.levels) <= MANY:
         return ""
@@ -959,6 +973,7 @@ def _other_key(draft: _Draft, column: Column) -> str:
     return ""
 
 
+AMOUNT_IN_TEXT = "an amount written as text; a view should cast it to a number"
 Rule = Callable[[_Draft, Column], str]
 REASONS: tuple[Rule, ...] = (
     _empty, _personal, _trait, _leaks, _constant, _moment, _place, _counter, _own_key, _other_key,
@@ -1007,7 +1022,7 @@ def _text_kind(column: Column) -> tuple[str, str]:
     levels, known = len(column.levels), len(column.known)
     numbers = sum(1 for level in column.levels if re.fullmatch(r"-?\d+([.,]\d+)?", level))
     if column.words & MONEY and numbers == levels:
-        return "", "an amount written as text; a view should cast it to a number"
+        return "", AMOUNT_IN_TEXT
     if levels > max(10, 0.95 * known) or np.mean([len(level) for level in column.levels]) > 60:
         return "", "free text or a key: nearly every row has a value of its own"
     if levels > LEVELS or levels > max(10, known / 2):
@@ -1038,32 +1053,26 @@ def _kind_in_people(column: Column) -> tuple[str, str]:
 
 def _without_id(seen: Look) -> str:
     """Why the table cannot be mapped yet, and the view that would mend it."""
-    plain = seen.table.rpartition(".")[2]
-    name = ".".join(_quoted(part) for part in seen.table.split("."))
-    view = _quoted(f"{plain}_peerwatch")
     if len(seen.primary_key) > 1:
-        key = " || '-' || ".join(f"CAST(t.{_quoted(part)} AS TEXT)" for part in seen.primary_key)
+        key = " || '-' || ".join(f"CAST(t.{quoted(part)} AS TEXT)" for part in seen.primary_key)
         why = f"its key has {len(seen.primary_key)} columns ({', '.join(seen.primary_key)})"
     elif len(seen.primary_key) == 1:
-        key = f"CAST(t.{_quoted(seen.primary_key[0])} AS TEXT)"
+        key = f"CAST(t.{quoted(seen.primary_key[0])} AS TEXT)"
         why = f"its key {seen.primary_key[0]} is no whole number, text or UUID"
-    elif seen.dialect == "sqlite" and not seen.view:
-        key = "t.rowid"
-        why = "no column has a value of its own in each row"
     else:
-        return (
-            f"{seen.table} looks like the transactions, but no column has a value of its own in "
-            f"each row, and a transaction needs one. Give it such a column and map it, or a view: "
-            f"CREATE VIEW {view} AS SELECT <columns that tell rows apart, joined as text> "
-            f"AS transaction_key, t.* FROM {name} t"
-        )
+        rowid = seen.dialect == "sqlite" and not seen.view
+        key = "t.rowid" if rowid else "<columns that tell rows apart, joined as text>"
+        why = "no column has a value of its own in each row"
     return (
-        f"{seen.table} looks like the transactions, but {why}; one column should be the id. Make "
-        f"a view and run init again: CREATE VIEW {view} AS SELECT {key} AS transaction_key, t.* "
-        f"FROM {name} t"
+        f"{seen.table} looks like the transactions, but {why}; one column should be the id: "
+        f"{_mending_view(seen.table, f'{key} AS transaction_key')}"
     )
 
 
-def _quoted(name: str) -> str:
-    doubled = name.replace('"', '""')
-    return f'"{doubled}"'
+def _mending_view(table: str, column: str) -> str:
+    """What to do where a view with one more column would mend a table; column: its SQL over t."""
+    view = quoted(f"{table.rpartition('.')[2]}_peerwatch")
+    return (
+        f"make a view and run init again: CREATE VIEW {view} AS SELECT {column}, t.* "
+        f"FROM {quoted_table(table)} t"
+    )

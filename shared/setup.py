@@ -200,7 +200,7 @@ def doctor(settings: Configuration, now: datetime) -> list[dict[str, Any]]:
         with _noted(checks, "clock"):
             _check_clock(checks, source, now)
         with _noted(checks, "rows"):
-            _check_rows(checks, source, now)
+            _check_rows(checks, source, now, settings.domains["fraudwatch"].quarantine_limit)
         with _noted(checks, "customers"):
             _check_customers(checks, source, now)
         with _noted(checks, "indexes"):
@@ -213,6 +213,7 @@ def doctor(settings: Configuration, now: datetime) -> list[dict[str, Any]]:
                 _note(checks, f"sessions: {why}", ok=False)
     with _noted(checks, "results"):
         results = runs.open_results(settings)
+        _require_writable(results)
         _note(checks, f"results: version {migrating.head()} at {shown(results.engine.url)}")
     return checks
 
@@ -256,14 +257,26 @@ def _check_clock(checks: list[dict[str, Any]], source: Source, now: datetime) ->
     _note(checks, f"clock: the database is {apart:.0f} s from this machine", apart <= CLOCK_SECONDS)
 
 
-def _check_rows(checks: list[dict[str, Any]], source: Source, now: datetime) -> None:
+class _Undone(Exception):
+    """Ends a transaction that was only tried."""
+
+
+def _require_writable(results: runs.Results) -> None:
+    """Writes a line and takes it back: raises where the results cannot be written."""
+    with suppress(_Undone), results.transaction() as connection:
+        runs.write_settings(connection, results.tables, {"doctor": "wrote this"})
+        raise _Undone
+
+
+def _check_rows(checks: list[dict[str, Any]], source: Source, now: datetime, limit: float) -> None:
     clock = frames.micros(now)
     counts, undated = source.counted(clock)
     total = int(counts.sum()) + undated
     if not total:
         _note(checks, f"rows: {source.mapping.table} is empty", ok=False)
         return
-    _note(checks, f"rows: {total:,} in {source.mapping.table}, {undated:,} without a valid time")
+    told = f"rows: {total:,} in {source.mapping.table}, {undated:,} without a valid time"
+    _note(checks, told, undated <= limit * total)
     newest = source.newest(clock)
     if newest is None:
         _note(checks, "rows: none has a valid time before now", ok=False)
@@ -273,6 +286,16 @@ def _check_rows(checks: list[dict[str, Any]], source: Source, now: datetime) -> 
     _note(checks, f"rows: {len(batch.rows):,} valid in the last {SAMPLE_DAYS} days")
     for code, rows in batch.refused.groupby("code").source_rows.sum().items():
         _note(checks, f"rows: {rows:,} refused as {code} ({frames.CODES[str(code)]})", ok=True)
+    refused = frames.refused_rows(batch.refused)
+    if refused > limit * batch.rows_read:
+        _note(
+            checks,
+            f"rows: {refused:,} of {batch.rows_read:,} refused, at most {limit:.1%} may be: jobs "
+            "will stop. Mend the source or the mapping, or raise [fraudwatch] quarantine_limit",
+            ok=False,
+        )
+    if source.mapping.amount is None:
+        _note(checks, "rows: no amount is mapped; how much is paid has no part in any score")
     if "customer_id" in batch.rows:
         alone = int(batch.rows.customer_id.isna().sum())
         _note(checks, f"rows: {alone:,} valid rows without a customer are scored alone")

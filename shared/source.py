@@ -8,6 +8,7 @@ failing or a cast turning text into zero.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -850,9 +851,21 @@ def key_mismatch(customers: tuple[str, str, str], transactions: tuple[str, str, 
     return (
         f"[source.customers] id {table}.{column} is {kind}, but "
         f"{transactions[0]}.{transactions[1]} is {transactions[2]}. "
-        "Map a view that casts one of them: CREATE VIEW customers_peerwatch AS SELECT "
-        f"CAST({column} AS {_sql_type(transactions[2])}) AS customer_key, c.* FROM {table} c"
+        'Map a view that casts one of them, with its id = "customer_key": CREATE VIEW '
+        f"customers_peerwatch AS SELECT CAST({quoted(column)} AS {_sql_type(transactions[2])}) AS "
+        f"customer_key, c.* FROM {quoted_table(table)} c"
     )
+
+
+def quoted(name: str) -> str:
+    """A name as it stands in a statement that a person is to run."""
+    doubled = name.replace('"', '""')
+    return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else f'"{doubled}"'
+
+
+def quoted_table(table: str) -> str:
+    """The same of a table, with its schema where it has one."""
+    return ".".join(quoted(part) for part in table.split("."))
 
 
 def _sql_type(kind: str) -> str:

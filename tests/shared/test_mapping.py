@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sqlite3
 import tomllib
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from shared.mapping import Proposal, propose
 from shared.source import Source
 from shared.synthetic import SQL_TYPES, world
 from shared.template import PASSWORD_VARIABLE, to_toml, without_password
+from tests.builders import ask, run_sql
 
 START = datetime(2024, 1, 1)
 URL = "sqlite:///bank.db"
@@ -156,8 +158,9 @@ def test_the_demo_world_is_mapped_in_spite_of_its_planted_defects(tmp_path):
     assert proposal.customers == Customers(
         "customers", "client_id", ("credit_limit",), ("product",), ("age", "region")
     )
-    repeated = int(made.transactions["tx_id"].duplicated().sum())
-    assert any(f"tx_id: {repeated} of" in note for note in proposal.notes)
+    ids = made.transactions["tx_id"]
+    told = f"tx_id: {len(ids):,} rows have {ids.nunique():,} different ids"
+    assert any(told in note for note in proposal.notes)
 
 
 def test_a_view_that_gives_an_id_wins_over_lines_without_one(tmp_path):
@@ -335,9 +338,7 @@ def test_a_composite_key_is_refused_with_the_view_that_mends_it(tmp_path):
     (refusal,) = proposal.refusals
     with pytest.raises(ConfigurationError, match="doc, line"):
         to_toml(proposal, url)
-    with sqlite3.connect(tmp_path / "bank.db") as connection:
-        connection.execute("CREATE VIEW" + refusal.partition("CREATE VIEW")[2])
-    connection.close()
+    run_sql(url, "CREATE VIEW" + refusal.partition("CREATE VIEW")[2])
     mended = proposed(url)
     assert mended.transactions is not None
     assert (mended.transactions.table, mended.transactions.id) == (
@@ -355,6 +356,56 @@ def test_a_table_without_any_key_is_refused_with_a_view_over_its_rowid(tmp_path)
     assert "t.rowid AS transaction_key" in refusal
 
 
+def a_lender(tmp_path: Path, amounts: Sequence[object]) -> str:
+    """A bank that speaks German: fraud flags reported weeks later, keys with leading zeros."""
+    draw = np.random.default_rng(2)
+    fraud = (draw.random(300) < 0.05).astype(int).tolist()
+    reported = ["17.03.2026 08:00" if flag else None for flag in fraud]
+    devices = [f"g-{number}" for number in draw.integers(1, 80, 300)]
+    table = list(
+        zip(
+            range(1, 301), moments(300, "%d.%m.%Y %H:%M"), draw.integers(1, 40, 300).tolist(),
+            amounts, devices, fraud, reported, strict=True,
+        )
+    )  # fmt: skip
+    people = [(f"{row:06}", 1950 + row, "Köln", 500 * (1 + row % 4)) for row in range(1, 60)]
+    return a_database(
+        tmp_path,
+        'CREATE TABLE Buchungen (BuchungsNr INTEGER, BuchungsZeit TEXT, "Kunden Nr" INT, '
+        f"Betrag {'TEXT' if isinstance(amounts[0], str) else 'REAL'}, geraetId TEXT, "
+        "betrugKz INT, betrugGemeldetAm TEXT)",
+        "CREATE TABLE Kunden (KundenNr TEXT, GebJahr INT, Ort TEXT, Kreditrahmen INT)",
+        rows={"Buchungen": table, "Kunden": people},
+    )
+
+
+def test_a_bank_that_speaks_german_is_mapped_and_its_flags_are_labels(tmp_path):
+    url = a_lender(tmp_path, np.linspace(1, 90, 300).round(2).tolist())
+
+    proposal = proposed(url)
+
+    (refusal,) = proposal.refusals
+    assert "Kunden.KundenNr is text, but Buchungen.Kunden Nr is integer" in refusal
+    run_sql(url, "CREATE VIEW" + refusal.partition("CREATE VIEW")[2])
+    mended = proposed(url)
+    found, people = mended.transactions, mended.customers
+    assert found is not None and people is not None and not mended.refusals
+    assert (found.label, found.label_time) == ("betrugKz", "betrugGemeldetAm")
+    assert found.entities == ("geraetId",) and not found.categories and not found.numbers
+    assert people.numbers == ("Kreditrahmen",) and not people.categories
+
+
+def test_an_amount_written_as_text_is_told_with_the_view_that_gives_it(tmp_path):
+    texts = [f"{value:.2f}".replace(".", ",") for value in np.linspace(1, 90, 300)]
+    url = a_lender(tmp_path, texts)
+
+    with pytest.raises(ConfigurationError, match="Betrag is one in text; make a view") as caught:
+        proposed(url)
+
+    run_sql(url, re.search(r"CREATE VIEW .* t(?=\))", str(caught.value))[0])
+    assert ask(url, 'SELECT max(amount) FROM "Buchungen_peerwatch"') == [(90.0,)]
+
+
 def test_a_customer_key_of_another_type_is_refused_with_the_view_that_mends_it(tmp_path):
     url = a_database(
         tmp_path,
@@ -367,9 +418,7 @@ def test_a_customer_key_of_another_type_is_refused_with_the_view_that_mends_it(t
 
     (refusal,) = proposal.refusals
     assert "clients.client_id is text, but payments.client_id is integer" in refusal
-    with sqlite3.connect(tmp_path / "bank.db") as connection:
-        connection.execute("CREATE VIEW" + refusal.partition("CREATE VIEW")[2])
-    connection.close()
+    run_sql(url, "CREATE VIEW" + refusal.partition("CREATE VIEW")[2])
     mended = proposed(url)
     assert not mended.refusals
     assert mended.customers is not None

@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 
 from shared import config, setup
-from tests.builders import CLIENT_COLUMNS, COLUMNS, NOW, a_client, a_transaction, make_table, toml
+from tests.builders import (
+    CLIENT_COLUMNS,
+    COLUMNS,
+    NOW,
+    a_client,
+    a_transaction,
+    ask,
+    make_table,
+    run_sql,
+    toml,
+)
 
 KNOWN = COLUMNS | {"device": "TEXT", "score": "INTEGER", "fraud": "INTEGER", "known_at": "TEXT"}
 KNOWN |= {"weight": "DOUBLE PRECISION"}
@@ -40,6 +50,44 @@ def test_doctor_counts_rows_without_an_entity_or_a_score(database):
 
     assert found["rows: 1 valid rows without device"]
     assert found["rows: 2 valid rows without score"]
+
+
+@pytest.mark.parametrize(("bad", "ok"), [(1, True), (2, False)])
+def test_doctor_says_where_so_much_is_refused_that_jobs_would_stop(database, bad, ok):
+    rows = [a_transaction(i, DAY) for i in range(20)]
+    rows += [a_transaction(100 + i, DAY, amt=None) for i in range(bad)]
+
+    found = checked(database, rows, "")
+
+    told = f"rows: {bad} of {20 + bad} refused, at most 5.0% may be: jobs will stop."
+    assert any(text.startswith(told) for text in found) != ok
+
+
+def test_doctor_says_that_no_amount_is_mapped(sqlite_url):
+    make_table(sqlite_url, "card_tx", KNOWN, [a_transaction(1, DAY)])
+    document = tomllib.loads(toml(sqlite_url))
+    del document["source"]["transactions"]["amount"]
+
+    found = setup.doctor(config.parse(document, Path("peerwatch.toml"), {}), NOW)
+
+    assert any("no amount is mapped" in check["text"] for check in found)
+
+
+def test_doctor_says_that_the_results_cannot_be_written(tmp_path):
+    """It tries, and takes back what it wrote."""
+    url = f"sqlite:///{tmp_path / 'bank.db'}"
+    make_table(url, "card_tx", KNOWN, [a_transaction(1, DAY)])
+    setup.init(url, tmp_path / "peerwatch.toml", dry_run=False, environment={})
+    settings = config.parse(tomllib.loads(toml(url)), Path("peerwatch.toml"), {})
+
+    (fine,) = (c for c in setup.doctor(settings, NOW) if c["text"].startswith("results"))
+    left = ask(url, "SELECT count(*) FROM settings WHERE key = 'doctor'")
+    run_sql(url, "CREATE TRIGGER shut BEFORE INSERT ON settings BEGIN "
+                 "SELECT RAISE(ABORT, 'not for you'); END")  # fmt: skip
+    (fault,) = (c for c in setup.doctor(settings, NOW) if c["text"].startswith("results"))
+
+    assert fine["ok"] and left == [(0,)]
+    assert not fault["ok"]
 
 
 def test_doctor_says_that_an_entity_is_never_there(sqlite_url):
