@@ -150,7 +150,7 @@ def study(week: Week, seed: int, *, labels: bool) -> Study:
 
 
 @dataclass(frozen=True)
-class House:
+class OwnLine:
     """What all lines of peerwatch in the benchmark have in common."""
 
     view: str
@@ -166,7 +166,7 @@ class House:
         return fingerprint(*sorted(PACKAGE.glob("*.py")), *own)
 
 
-class Ours(House):
+class Ours(OwnLine):
     """A class of peerwatch's own scores."""
 
     def train_rows(self, case: Week) -> int:

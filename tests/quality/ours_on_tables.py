@@ -15,12 +15,12 @@ from fraudwatch.judging import Journal
 from fraudwatch.learning import Window
 from shared.windows import DAY
 from tests.quality import cases
-from tests.quality.ours import CALIBRATION_DAYS, NO_VERDICTS, House, continued
+from tests.quality.ours import CALIBRATION_DAYS, NO_VERDICTS, OwnLine, continued
 
 NOT_KEYS = ("amount", "currency")
 
 
-class Density(House):
+class Density(OwnLine):
     """`TransactionVAE` as it is without any setting."""
 
     def fit(self, case: cases.Case, seed: int) -> Callable[[], np.ndarray]:
@@ -32,7 +32,7 @@ class Density(House):
         return len(case.split(self.view, 0, labels=False).train)
 
 
-class FitAndScore(House):
+class FitAndScore(OwnLine):
     """What `fraudwatch fit` and `fraudwatch score` do, without labels, by `anomaly_score`."""
 
     def fit(self, case: cases.Table, seed: int) -> Callable[[], np.ndarray]:
@@ -74,7 +74,7 @@ def _window(times: np.ndarray) -> Window:
     return Window(first * DAY, (until - days) * DAY, until * DAY, days)
 
 
-def classes(dataset: str) -> Iterable[House]:
+def classes(dataset: str) -> Iterable[OwnLine]:
     """Peerwatch's own lines of a data set, for `scorers.SOURCES`."""
     if dataset in ("demo", "anz"):
         return (FitAndScore("anomaly_score"),)
