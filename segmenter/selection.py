@@ -158,8 +158,9 @@ def filled(x: np.ndarray, single: Parameters) -> np.ndarray:
         ready = density(single, centre, observed, True)
         if ready.lift is not None:
             known = x[places][:, list(observed)] - centre[list(observed)]
-            lifted = centre + ready.lift[0, :, 0] + known @ ready.lift[0, :, 1:].T
-            whole[places, : len(centre)] = lifted
+            missing = np.delete(np.arange(len(centre)), list(observed))
+            lift = ready.lift[0, missing]
+            whole[np.ix_(places, missing)] = centre[missing] + lift[:, 0] + known @ lift[:, 1:].T
     return whole
 
 
