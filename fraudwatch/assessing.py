@@ -170,9 +170,9 @@ class Assessor:
         """(n, 2) shares of each amount between which the row would not have been raised; or NaN."""
         judged, evidence = assessed.judged, self.detector.evidence
 
-        def score(changed: pd.DataFrame) -> np.ndarray:
+        def score(changed: pd.DataFrame, at: np.ndarray) -> np.ndarray:
             surprise = self.detector.surprise(self.detector.score(changed))
-            return evidence.anomaly_score(surprise, judged.weighed.posterior)
+            return evidence.anomaly_score(surprise, judged.weighed.posterior[at])
 
         return explanations.turning_point(judged.frame, score, self.level)
 

@@ -35,7 +35,8 @@ EVIDENCE, RANKER = "evidence.", "ranker."  # how the lines outside the sum begin
 USUAL = math.log(2)  # nats: the calibrated surprise that half of the normal rows reach
 RANKER_LINES = 3
 LEAST_SHARE = 1e-7  # of the amount: after nothing at all the first in the search for a harmless one
-COARSE, FINE = 16, 11  # of its steps: a grid of even ratios, then halvings of one of its cells
+COARSE = 16  # cells of its grid, of even ratios
+ROUNDS, CUTS = 4, 7  # then one of them is cut, and one of its parts, and so on
 
 
 @dataclass(frozen=True)
@@ -195,27 +196,38 @@ def _shares(lines: Sequence[_Line]) -> list[float]:
 
 
 def turning_point(
-    frame: pd.DataFrame, score: Callable[[pd.DataFrame], np.ndarray], level: float
+    frame: pd.DataFrame,
+    score: Callable[[pd.DataFrame, np.ndarray], np.ndarray],
+    level: float,
 ) -> np.ndarray:
     """(n, 2) shares of its amount between which a row would stay under the level.
 
-    frame: features, those of the amount in proportion to it. score: the anomaly scores of a frame
-    of these rows in this order, all else as it is. The second share is where the row begins to be
-    raised, the first the least of a grid from which on all up to it are under the level: 0 where
-    every smaller amount is. NaN where the row is under the level as it is, or no share is.
+    frame: features, those of the amount in proportion to it. score: the anomaly scores of changed
+    rows, and which of these rows each of them is, all else as it is. The second share is where the
+    row begins to be raised, the first the least of a grid from which on all up to it are under the
+    level: 0 where every smaller amount is. NaN where the row is under the level as it is, or no
+    share is.
     """
+
+    def calm_at(shares: np.ndarray) -> np.ndarray:
+        """(n, s) whether each row stays under the level at each of its shares (n, s)."""
+        places = np.repeat(np.arange(len(frame)), shares.shape[1])
+        changed = _scaled(frame.iloc[places].reset_index(drop=True), shares.ravel())
+        return (score(changed, places) < level).reshape(shares.shape)
+
     grid = np.append(0.0, np.geomspace(LEAST_SHARE, 1.0, COARSE + 1))
-    calm = np.array([score(_scaled(frame, np.full(len(frame), s))) < level for s in grid])
-    there = calm.any(0) & ~calm[-1]
-    places = np.arange(len(grid))[:, None]
-    top = np.where(there, np.where(calm, places, 0).max(0), 0)  # the last calm one
-    least = np.where(~calm & (places < top), places, -1).max(0) + 1
-    low, high = grid[top], grid[np.minimum(top + 1, len(grid) - 1)]
-    for _ in range(FINE):
-        middle = np.sqrt(np.maximum(low, LEAST_SHARE / 10) * high)
-        below = score(_scaled(frame, middle)) < level
-        low, high = np.where(below, middle, low), np.where(below, high, middle)
-    return np.where(there[:, None], np.column_stack([grid[least], low]), np.nan)
+    calm = calm_at(np.tile(grid, (len(frame), 1)))
+    there = calm.any(1) & ~calm[:, -1]
+    at = np.arange(len(grid))
+    top = np.where(there, np.where(calm, at, 0).max(1), 0)  # the last calm one
+    least = np.where(~calm & (at < top[:, None]), at, -1).max(1) + 1
+    ends = np.column_stack([grid[top], grid[np.minimum(top + 1, len(grid) - 1)]])
+    for _ in range(ROUNDS):
+        cuts = np.geomspace(np.maximum(ends[:, 0], LEAST_SHARE / 10), ends[:, 1], CUTS + 2, axis=1)
+        bounds = np.column_stack([ends[:, :1], cuts[:, 1:-1], ends[:, 1:]])
+        first = np.argmin(np.pad(calm_at(bounds[:, 1:-1]), ((0, 0), (0, 1))), axis=1)  # raised
+        ends = np.take_along_axis(bounds, np.column_stack([first, first + 1]), axis=1)
+    return np.where(there[:, None], np.column_stack([grid[least], ends[:, 0]]), np.nan)
 
 
 def _scaled(frame: pd.DataFrame, share: np.ndarray) -> pd.DataFrame:

@@ -492,7 +492,7 @@ def test_the_turning_point_is_where_the_score_meets_the_level():
         }
     )
 
-    found = turning_point(frame, of_amount, 7.0)
+    found = turning_point(frame, lambda changed, _at: of_amount(changed), 7.0)
 
     least, most = found.T
     at = [0, 1, 3, 4, 6]
@@ -500,6 +500,16 @@ def test_the_turning_point_is_where_the_score_meets_the_level():
     assert np.isnan(found[[2, 5]]).all(), "no alert, no amount"
     assert (least[at[:4]] == 0).all() and 0.5 <= 20 * least[6] < 7, "tiny ones of it are raised"
     assert (of_amount(frame.assign(amount_ratio=frame.amount_ratio * most))[at] < 7).all()
+
+
+def test_what_else_speaks_for_a_row_is_its_own_at_each_amount():
+    frame = pd.DataFrame({"amount_ratio": [20.0] * 3, "amount_relative": 1.0, "fussy": False})
+    beside = np.array([0.0, 4.0, 7.0])
+
+    found = turning_point(frame, lambda changed, at: of_amount(changed) + beside[at], 7.0)
+
+    assert found[:2, 1] * 20 == pytest.approx([7, 3], rel=1e-3)
+    assert np.isnan(found[2]).all()
 
 
 def test_the_harmless_amount_is_rounded_down_and_told_once_beside_the_leading_amount():
@@ -626,7 +636,7 @@ def test_a_harmless_amount_is_under_the_level_when_it_is_scored(fitted):
     level = float(np.quantile(scores(fitted, payments(1000, 6)), 0.99))
     frame = payments(60, 7).assign(amount_ratio=np.linspace(1, 300, 60))
 
-    _, turning = turning_point(frame, lambda changed: scores(fitted, changed), level).T
+    _, turning = turning_point(frame, lambda changed, _at: scores(fitted, changed), level).T
 
     raised = scores(fitted, frame) >= level
     there = ~np.isnan(turning)
