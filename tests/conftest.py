@@ -7,6 +7,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -50,15 +51,22 @@ def execute(url: str, *statements: str) -> None:
             connection.exec_driver_sql(statement)
 
 
+@contextmanager
+def new_database(server: str) -> Iterator[str]:
+    """The URL of an empty database of its own on a server, dropped afterwards."""
+    name = f"peerwatch_test_{secrets.token_hex(6)}"
+    execute(server, f"CREATE DATABASE {name} TEMPLATE template0")
+    try:
+        yield make_url(server).set(database=name).render_as_string(hide_password=False)
+    finally:
+        execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @pytest.fixture(scope="session")
 def postgresql_database(postgresql_server: str) -> Iterator[str]:
-    """A database for this session of tests, dropped at its end."""
-    name = f"peerwatch_test_{secrets.token_hex(6)}"
-    execute(postgresql_server, f"CREATE DATABASE {name} TEMPLATE template0")
-    try:
-        yield make_url(postgresql_server).set(database=name).render_as_string(hide_password=False)
-    finally:
-        execute(postgresql_server, f"DROP DATABASE {name} WITH (FORCE)")
+    """A database for this session of tests."""
+    with new_database(postgresql_server) as url:
+        yield url
 
 
 EMPTY = """
@@ -110,13 +118,8 @@ def fitted_postgresql(postgresql_server: str) -> Iterator[str]:
     """The same on PostgreSQL, as the template of the tests' own databases."""
     from tests.small_bank import fitted_bank
 
-    name = f"peerwatch_fitted_{secrets.token_hex(6)}"
-    execute(postgresql_server, f"CREATE DATABASE {name} TEMPLATE template0")
-    url = make_url(postgresql_server).set(database=name).render_as_string(hide_password=False)
-    try:
+    with new_database(postgresql_server) as url:
         yield fitted_bank(url).url
-    finally:
-        execute(postgresql_server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -21,7 +21,7 @@ from sqlalchemy.engine import make_url
 
 from fraudwatch import detector
 from fraudwatch.jobs import JOBS
-from segmenter import model
+from segmenter import agreement, model, publishing
 from shared import config, migrating, runs
 from shared.jobs import Outcome, Request
 from shared.source import Source
@@ -281,10 +281,13 @@ def few_steps() -> Iterator[None]:
 
 
 @contextmanager
-def one_family() -> Iterator[None]:
-    """Fits of segments that are short: which family is best is tested elsewhere."""
+def few_fits() -> Iterator[None]:
+    """Fits of segments that are short: which family is best, and how far halves of the customers
+    agree, is tested elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model, "FAMILIES", ("VVI",))
+        for module in (agreement, publishing):
+            patch.setattr(module, "SPLITS", 1)
         yield
 
 

@@ -32,7 +32,7 @@ from fraudwatch import decisions, detector, evidence, learning, ranker
 from shared import config, errors, frames, rules, synthetic, tables, template
 from shared.cli import cli, main
 from tests.builders import ask, make_results, run_sql
-from tests.small_bank import few_steps, one_family
+from tests.small_bank import few_fits, few_steps
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -382,7 +382,7 @@ def scored_world(url: str, folder: Path) -> str:
             frame.to_sql(name, connection, if_exists="append", index=False, method="multi",
                          chunksize=100)  # fmt: skip
     typed("init", "--url", url, folder=folder)
-    with one_family(), few_steps():
+    with few_fits(), few_steps():
         typed("segmenter", "fit", folder=folder)
         typed("fraudwatch", "fit", "--until", "2025-04-20", folder=folder)
     typed("segmenter", "score", folder=folder)

@@ -26,6 +26,7 @@ from segmenter.model import SegmentMixture
 from shared import artifacts, database, encoding, frames
 from shared.encoding import Encoder, Feature
 from tests.builders import a_transaction, ask, run_sql, toml
+from tests.conftest import new_database
 from tests.hostile import (
     CANARY,
     CARDS,
@@ -39,7 +40,17 @@ from tests.hostile import (
     configuration,
 )
 from tests.pages import Page, faults_of
-from tests.small_bank import END, FITTED, SCOPE, Bank, a_bank_of, few_steps, moment_of, transactions
+from tests.small_bank import (
+    END,
+    FITTED,
+    SCOPE,
+    Bank,
+    a_bank_of,
+    few_fits,
+    few_steps,
+    moment_of,
+    transactions,
+)
 from tests.test_bad_input import peerwatch, refused
 from tests.test_documentation import COMMANDS
 
@@ -71,12 +82,12 @@ def everything(world: World) -> None:
     world.type("doctor")
     world.type("migrate")
     world.type("migrate", "--sql")
-    with few_steps():
+    with few_steps(), few_fits():
+        world.type("segmenter", "fit")
         world.type("fraudwatch", "fit", "--until", f"{FITTED:%Y-%m-%d}")
         world.type("fraudwatch", "score")
         world.type("fraudwatch", "evaluate")
         world.type("fraudwatch", "recalibrate", "--until", f"{END:%Y-%m-%d}")
-    world.type("segmenter", "fit")
     world.type("segmenter", "score")
     for domain in ("fraudwatch", "segmenter"):
         for command in ("report", "sample"):
@@ -141,14 +152,8 @@ def cut_off(patch: pytest.MonkeyPatch, dialled: list[str]) -> None:
 @pytest.fixture(scope="module")
 def postgresql_copy(postgresql_server: str) -> Iterator[str]:
     """A database of this file's own; the shared one is emptied by other tests."""
-    from tests.conftest import execute
-
-    execute(postgresql_server, "CREATE DATABASE peerwatch_hostile TEMPLATE template0")
-    try:
-        url = sa.make_url(postgresql_server).set(database="peerwatch_hostile")
-        yield url.render_as_string(hide_password=False)
-    finally:
-        execute(postgresql_server, "DROP DATABASE peerwatch_hostile WITH (FORCE)")
+    with new_database(postgresql_server) as url:
+        yield url
 
 
 # --- hostile names and texts ----------------------------------------------------------------------

@@ -10,7 +10,7 @@ from tests import small_bank
 
 
 @pytest.fixture(scope="module")
-def one_family() -> Iterator[None]:
+def few_fits() -> Iterator[None]:
     """For modules that fit often."""
-    with small_bank.one_family():
+    with small_bank.few_fits():
         yield

@@ -19,7 +19,7 @@ from shared.reports import DRIFT
 from shared.synthetic import START
 from tests.segmenter.test_jobs import END, Bank
 
-pytestmark = pytest.mark.usefixtures("one_family")
+pytestmark = pytest.mark.usefixtures("few_fits")
 
 
 def customers(n: int, seed: int, shift: float = 0.0) -> tuple[pd.DataFrame, np.ndarray]:

@@ -21,7 +21,7 @@ from segmenter.evaluation import _between, _ranks, foresight, k_means, rfm_group
 from shared.cli import cli
 from tests.builders import COLUMNS, make_results, make_table, toml
 
-pytestmark = pytest.mark.usefixtures("one_family")
+pytestmark = pytest.mark.usefixtures("few_fits")
 
 VALUES = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3)), min_size=5, max_size=60)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +21,8 @@ from shared.jobs import Outcome, Request
 from shared.source import Source
 from shared.synthetic import SQL_TYPES, START, adjusted_rand_index, world
 from tests.builders import ask, make_table
+from tests.conftest import new_database
+from tests.small_bank import copies
 
 DAYS = 60
 END = START.to_pydatetime().replace(tzinfo=UTC) + timedelta(days=DAYS)
@@ -28,7 +31,7 @@ MIDDLE = END - timedelta(days=10)
 NEVER_BOUGHT = 5_000_000  # in the customers' table alone
 SMALL = world(0, customers=200, days=DAYS)
 
-pytestmark = pytest.mark.usefixtures("one_family")
+pytestmark = pytest.mark.usefixtures("few_fits")
 
 
 FILE = """
@@ -120,18 +123,58 @@ def local_bank(sqlite_url: str, tmp_path: Path) -> Bank:
 
 
 @pytest.fixture(scope="module")
-def fitted_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("fitted") / "bank.db"
-    path.touch()
-    Bank(f"sqlite:///{path}", path.parent).build().do("segmenter.fit")
-    return path
+def early_template(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A bank with a champion of its first days; tests work on copies of it."""
+    return _fitted(tmp_path_factory.mktemp("early"), until=MIDDLE)
 
 
 @pytest.fixture
-def fitted_bank(fitted_file: Path, tmp_path: Path) -> Bank:
-    """A bank with a champion of the whole window, as a copy of one file."""
-    path = shutil.copy(fitted_file, tmp_path / "bank.db")
-    return Bank(f"sqlite:///{path}", tmp_path)
+def early_bank(early_template: str, tmp_path: Path) -> Iterator[Bank]:
+    with copies(early_template) as url:
+        yield Bank(url, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def fitted_template(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A bank with a champion of the whole window, and no segments yet."""
+    return _fitted(tmp_path_factory.mktemp("fitted"))
+
+
+@pytest.fixture
+def fitted_bank(fitted_template: str, tmp_path: Path) -> Iterator[Bank]:
+    with copies(fitted_template) as url:
+        yield Bank(url, tmp_path)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def scored_template(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """A bank with a champion of the whole window and its segments, on each of the two."""
+    folder = tmp_path_factory.mktemp("scored")
+    with ExitStack() as stack:
+        url = ""
+        if request.param == "postgresql":
+            server = request.getfixturevalue("postgresql_server")
+            url = stack.enter_context(new_database(server))
+        bank = Bank(_fitted(folder, url), folder)
+        bank.do("segmenter.score")
+        yield bank.url
+
+
+@pytest.fixture
+def scored_bank(scored_template: str, tmp_path: Path) -> Iterator[Bank]:
+    with copies(scored_template) as url:
+        yield Bank(url, tmp_path)
+
+
+def _fitted(folder: Path, url: str = "", **request: Any) -> str:
+    """The URL of a fitted bank, in a file of the folder unless one is given."""
+    path = folder / "bank.db"
+    path.touch()
+    bank = Bank(url or f"sqlite:///{path}", folder).build()
+    bank.do("segmenter.fit", **request)
+    return bank.url
 
 
 def test_from_fit_to_report_the_planted_segments_are_found_and_keep_their_ids(bank: Bank) -> None:
@@ -167,14 +210,13 @@ def test_from_fit_to_report_the_planted_segments_are_found_and_keep_their_ids(ba
     assert "<script" not in html
 
 
-def test_features_are_one_row_per_customer_with_the_quintiles(bank: Bank) -> None:
-    bank.do("segmenter.fit")
-    bank.do("segmenter.score")
-
-    (total,) = bank.ask("SELECT count(*), count(net_amount), min(rfm_monetary), max(rfm_monetary) "
-                        "FROM #customer_features")  # fmt: skip
+def test_features_are_one_row_per_customer_with_the_quintiles(scored_bank: Bank) -> None:
+    (total,) = scored_bank.ask(
+        "SELECT count(*), count(net_amount), min(rfm_monetary), max(rfm_monetary) "
+        "FROM #customer_features"
+    )
     assert total == (201, 200, 1, 5)
-    idle = bank.ask(
+    idle = scored_bank.ask(
         "SELECT purchase_days, net_amount, rfm_recency, customer_region FROM #customer_features "
         f"WHERE customer_id = {NEVER_BOUGHT}"
     )
@@ -205,18 +247,20 @@ def test_the_same_fit_twice_is_one_model(fitted_bank: Bank) -> None:
 
 
 def test_a_refit_begins_where_the_champion_ended_and_says_what_became_of_its_segments(
-    bank: Bank,
+    early_bank: Bank,
 ) -> None:
-    first = bank.do("segmenter.fit", until=MIDDLE).model_version_id
-    second = bank.do("segmenter.fit")
-    again = bank.do("segmenter.fit")
+    ((first,),) = early_bank.ask("SELECT model_version_id FROM #model_versions")
+    second = early_bank.do("segmenter.fit")
+    again = early_bank.do("segmenter.fit")
 
     assert second.data["status"] == "champion"
     compared = second.data["gate"]["compared"]
     assert compared["start"] == first
     assert not refitting.wins(compared)
-    (ids,) = zip(*bank.ask("SELECT segment_id FROM #segments GROUP BY 1 ORDER BY 1"), strict=True)
-    links = bank.ask("SELECT * FROM #segment_lineage ORDER BY from_segment_id")
+    (ids,) = zip(
+        *early_bank.ask("SELECT segment_id FROM #segments GROUP BY 1 ORDER BY 1"), strict=True
+    )
+    links = early_bank.ask("SELECT * FROM #segment_lineage ORDER BY from_segment_id")
     assert [link[:5] for link in links] == [
         (i, i, first, second.model_version_id, "kept") for i in ids
     ]
@@ -225,9 +269,9 @@ def test_a_refit_begins_where_the_champion_ended_and_says_what_became_of_its_seg
     assert again.rows_written == 0
 
 
-def test_a_challenger_that_may_not_lead_is_stored_beside_the_candidate(local_bank: Bank) -> None:
-    first = local_bank.do("segmenter.fit", until=MIDDLE).model_version_id
-    with runs.opened(local_bank.config, "segmenter.fit", NOW) as run:
+def test_a_challenger_that_may_not_lead_is_stored_beside_the_candidate(early_bank: Bank) -> None:
+    ((first,),) = early_bank.ask("SELECT model_version_id FROM #model_versions")
+    with runs.opened(early_bank.config, "segmenter.fit", NOW) as run:
         window, champion = fitting.training_window(run, Request(until=END))
         people = population.read(run, window.read_from, window.until)
         fitted, previous = fitting.trained_on(run, people, window, champion)
@@ -238,58 +282,56 @@ def test_a_challenger_that_may_not_lead_is_stored_beside_the_candidate(local_ban
 
     assert told.rows_written == 2
     assert "describes customers better, by 0.50 nats each" in told.message
-    status = dict(local_bank.ask("SELECT model_version_id, status FROM #model_versions"))
+    status = dict(early_bank.ask("SELECT model_version_id, status FROM #model_versions"))
     assert status[told.data["challenger"]] == "candidate"
     assert set(status) == {first, told.model_version_id, told.data["challenger"]}
-    ((gate,),) = local_bank.ask(
+    ((gate,),) = early_bank.ask(
         f"SELECT gate FROM #model_versions WHERE model_version_id = '{told.data['challenger']}'"
     )
     assert json.loads(gate)["compared"] == {"start": None, "gain": 0.5}
-    linked = local_bank.ask("SELECT DISTINCT to_model_version_id FROM #segment_lineage")
+    linked = early_bank.ask("SELECT DISTINCT to_model_version_id FROM #segment_lineage")
     assert len(linked) == 2
-    assert not [check for check in verifying.verify(local_bank.config, NOW) if check["rows"]]
+    assert not [check for check in verifying.verify(early_bank.config, NOW) if check["rows"]]
 
 
-def test_names_stay_with_their_segments(local_bank: Bank) -> None:
-    local_bank.do("segmenter.fit", until=MIDDLE)
+def test_names_stay_with_their_segments(early_bank: Bank) -> None:
     ask = "SELECT segment_id, name, named_by FROM #segment_summary ORDER BY segment_id"
-    (_, ours, _), *_ = local_bank.ask(ask)
-    results = runs.open_results(local_bank.config)
+    (_, ours, _), *_ = early_bank.ask(ask)
+    results = runs.open_results(early_bank.config)
     with results.transaction() as connection:
         assert store.rename_segment(connection, results.tables, 2, "Weekend families", "Ada") == 1
-    local_bank.configure(names={"3": "Late starters"})
+    early_bank.configure(names={"3": "Late starters"})
 
-    local_bank.do("segmenter.fit")
+    early_bank.do("segmenter.fit")
 
-    named = {row[0]: row[1:] for row in local_bank.ask(ask)}
+    named = {row[0]: row[1:] for row in early_bank.ask(ask)}
     assert named[1] == (ours, "model")
     assert named[2] == ("Weekend families", "Ada")
     assert named[3] == ("Late starters", "configuration")
 
 
-def test_the_promises_hold_through_refits_roll_backs_and_backfills(local_bank: Bank) -> None:
-    local_bank.do("segmenter.fit", until=MIDDLE)
-    local_bank.do("segmenter.score", until=MIDDLE)
-    local_bank.do("segmenter.fit")
-    local_bank.do("segmenter.score", until=MIDDLE)
-    before = local_bank.current()
-    counted = local_bank.do("segmenter.score", dry_run=True)
-    scored = local_bank.do("segmenter.score")
+def test_the_promises_hold_through_refits_roll_backs_and_backfills(early_bank: Bank) -> None:
+    early_bank.do("segmenter.score", until=MIDDLE)
+    early_bank.do("segmenter.fit")
+    early_bank.do("segmenter.score", until=MIDDLE)
+    before = early_bank.current()
+    counted = early_bank.do("segmenter.score", dry_run=True)
+    scored = early_bank.do("segmenter.score")
     query = "SELECT * FROM #customer_segments ORDER BY customer_id, valid_from"
-    once = local_bank.ask(query)
-    local_bank.do("segmenter.score")
-    assert local_bank.ask(query) == once, "the same moment again says the same"
-    results = runs.open_results(local_bank.config)
+    once = early_bank.ask(query)
+    early_bank.do("segmenter.score")
+    assert early_bank.ask(query) == once, "the same moment again says the same"
+    results = runs.open_results(early_bank.config)
     with results.transaction() as connection:
         earlier = registry.earlier_champion(connection, results.tables, "segmenter")
         registry.promote(connection, results.tables, earlier, by="Ada", now=NOW)
-    local_bank.do("segmenter.score")
+    early_bank.do("segmenter.score")
     since = START.to_pydatetime().replace(tzinfo=UTC)
-    local_bank.do("backfill.segmenter", since=since, until=NOW)
+    early_bank.do("backfill.segmenter", since=since, until=NOW)
 
-    assert before.keys() == local_bank.current().keys()
+    assert before.keys() == early_bank.current().keys()
     assert counted.data["segments"] == scored.data["segments"]
-    checks = verifying.verify(local_bank.config, NOW)
+    checks = verifying.verify(early_bank.config, NOW)
     assert len(checks) > 20
     assert not [check for check in checks if check["rows"]]
 
@@ -316,47 +358,42 @@ def test_a_drift_is_written_told_and_may_start_a_fit(local_bank: Bank) -> None:
     assert {name for _, name, _ in rows} == used | {"log_likelihood"}
 
 
-def test_the_same_moment_twice_changes_nothing(bank: Bank) -> None:
-    bank.do("segmenter.fit")
-    bank.do("segmenter.score")
+def test_the_same_moment_twice_changes_nothing(scored_bank: Bank) -> None:
     query = "SELECT * FROM #customer_segments ORDER BY customer_id, valid_from"
-    before = bank.ask(query)
+    before = scored_bank.ask(query)
 
-    again = bank.do("segmenter.score")
+    again = scored_bank.do("segmenter.score")
 
     assert again.data["periods_opened"] == 0
-    assert bank.ask(query) == before
+    assert scored_bank.ask(query) == before
 
 
-def test_a_moment_before_the_newest_is_refused(bank: Bank) -> None:
-    bank.do("segmenter.fit")
-    bank.do("segmenter.score")
-
+def test_a_moment_before_the_newest_is_refused(scored_bank: Bank) -> None:
     with pytest.raises(ConfigurationError, match="peerwatch backfill segmenter"):
-        bank.do("segmenter.score", until=MIDDLE)
+        scored_bank.do("segmenter.score", until=MIDDLE)
 
 
-def test_backfill_rebuilds_the_months_before_and_touches_nothing_else(bank: Bank) -> None:
-    bank.do("segmenter.fit")
-    bank.do("segmenter.score")
-    current = bank.current()
+def test_backfill_rebuilds_the_months_before_and_touches_nothing_else(scored_bank: Bank) -> None:
+    current = scored_bank.current()
     request = {"since": START.to_pydatetime().replace(tzinfo=UTC), "until": NOW}
 
-    counted = bank.do("backfill.segmenter", dry_run=True, **request)
-    untouched = bank.count("customer_segments")
-    rebuilt = bank.do("backfill.segmenter", **request)
-    again = bank.do("backfill.segmenter", **request)
+    counted = scored_bank.do("backfill.segmenter", dry_run=True, **request)
+    untouched = scored_bank.count("customer_segments")
+    rebuilt = scored_bank.do("backfill.segmenter", **request)
+    again = scored_bank.do("backfill.segmenter", **request)
 
     assert untouched == len(current)
     assert counted.data["rows"] == rebuilt.data["rows"] > 0
     assert again.data["rows"] == 0
-    assert bank.current() == current
-    first = bank.ask("SELECT customer_id, min(valid_from) FROM #customer_segments GROUP BY 1")
+    assert scored_bank.current() == current
+    first = scored_bank.ask(
+        "SELECT customer_id, min(valid_from) FROM #customer_segments GROUP BY 1"
+    )
     assert len(first) == len(current)
     april = "2025-04-01"
     assert sum(str(moment).startswith(april) for _, moment in first) >= 190
     whole = "b.window_from = r.window_from AND b.window_to = r.window_to"
-    books = bank.ask(
+    books = scored_bank.ask(
         f"SELECT {whole} FROM #run_batches b JOIN #pipeline_runs r ON r.run_id = b.run_id "
         "WHERE r.job = 'backfill.segmenter'"
     )
@@ -396,17 +433,17 @@ def test_figures_and_samples_speak_of_the_published_segments(fitted_bank: Bank) 
     assert (drawn.purchase_days > 0).all()
 
 
-def test_a_dry_run_counts_and_writes_nothing(local_bank: Bank) -> None:
-    local_bank.do("segmenter.fit", dry_run=True)
-    assert local_bank.count("model_versions") == local_bank.count("pipeline_runs") == 0
+def test_a_dry_run_counts_and_writes_nothing(early_bank: Bank) -> None:
+    before = [early_bank.count(name) for name in ("model_versions", "pipeline_runs")]
 
-    local_bank.do("segmenter.fit")
-    counted = local_bank.do("segmenter.score", dry_run=True)
-    out = local_bank.folder / "never.html"
-    local_bank.do("segmenter.report", dry_run=True, options={"out": out})
+    early_bank.do("segmenter.fit", dry_run=True)
+    counted = early_bank.do("segmenter.score", dry_run=True)
+    out = early_bank.folder / "never.html"
+    early_bank.do("segmenter.report", dry_run=True, options={"out": out})
 
     assert counted.data["customers"] == 201
-    assert local_bank.count("customer_segments") == local_bank.count("customer_features") == 0
+    assert before == [early_bank.count(name) for name in ("model_versions", "pipeline_runs")]
+    assert early_bank.count("customer_segments") == early_bank.count("customer_features") == 0
     assert not out.exists()
 
 

@@ -22,7 +22,7 @@ FORMS = {
     "epoch": ("BIGINT", "epoch"),
 }
 
-pytestmark = pytest.mark.usefixtures("one_family")
+pytestmark = pytest.mark.usefixtures("few_fits")
 
 
 @pytest.mark.parametrize("form", FORMS)

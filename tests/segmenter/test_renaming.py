@@ -11,7 +11,7 @@ from shared.cli import main
 from shared.errors import ConfigurationError
 from tests.segmenter.test_jobs import END, MIDDLE, Bank
 
-pytestmark = pytest.mark.usefixtures("one_family")
+pytestmark = pytest.mark.usefixtures("few_fits")
 
 
 @pytest.fixture(scope="module")
