@@ -37,6 +37,7 @@ RANKER_LINES = 3
 LEAST_SHARE = 1e-7  # of the amount: after nothing at all the first in the search for a harmless one
 COARSE = 16  # cells of its grid, of even ratios
 ROUNDS, CUTS = 4, 7  # then one of them is cut, and one of its parts, and so on
+AT_ONCE = 20_000  # changed rows: those of a slice whose every row is raised would fill memory
 
 
 @dataclass(frozen=True)
@@ -212,8 +213,12 @@ def turning_point(
     def calm_at(shares: np.ndarray) -> np.ndarray:
         """(n, s) whether each row stays under the level at each of its shares (n, s)."""
         places = np.repeat(np.arange(len(frame)), shares.shape[1])
-        changed = _scaled(frame.iloc[places].reset_index(drop=True), shares.ravel())
-        return (score(changed, places) < level).reshape(shares.shape)
+        found = []
+        for start in range(0, max(len(places), 1), AT_ONCE):
+            block = slice(start, start + AT_ONCE)
+            same = frame.iloc[places[block]].reset_index(drop=True)
+            found.append(score(_scaled(same, shares.ravel()[block]), places[block]))
+        return (np.concatenate(found) < level).reshape(shares.shape)
 
     grid = np.append(0.0, np.geomspace(LEAST_SHARE, 1.0, COARSE + 1))
     calm = calm_at(np.tile(grid, (len(frame), 1)))

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fraudwatch import detector
+from fraudwatch import detector, explanations
 from fraudwatch.detector import Detector
 from fraudwatch.explanations import (
     LATENT_TEXT,
@@ -510,6 +510,22 @@ def test_what_else_speaks_for_a_row_is_its_own_at_each_amount():
 
     assert found[:2, 1] * 20 == pytest.approx([7, 3], rel=1e-3)
     assert np.isnan(found[2]).all()
+
+
+def test_so_many_amounts_are_looked_at_at_once_and_no_more(monkeypatch):
+    frame = pd.DataFrame({"amount_ratio": [20.0, 30.0, 40.0], "amount_relative": 1.0})
+    looked_at = []
+
+    def score(changed: pd.DataFrame, at: np.ndarray) -> np.ndarray:
+        looked_at.append(len(changed))
+        return changed.amount_ratio.to_numpy() / frame.amount_ratio.to_numpy()[at]
+
+    together = turning_point(frame, score, 0.5)
+    monkeypatch.setattr(explanations, "AT_ONCE", 5)
+    looked_at.clear()
+
+    np.testing.assert_array_equal(turning_point(frame, score, 0.5), together)
+    assert max(looked_at) == 5
 
 
 def test_the_harmless_amount_is_rounded_down_and_told_once_beside_the_leading_amount():
