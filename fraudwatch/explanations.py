@@ -403,12 +403,15 @@ def _number(feature: Feature, value: float, low: float, high: float) -> _Words:
 
 def _category(feature: Feature, level: str, surprise: Surprise, row: int) -> _Words:
     """The common levels, and the row's own where the likelier ones hold less than nine in ten."""
-    table = surprise.levels[feature.name].iloc[row].sort_values(ascending=False, kind="stable")
-    own = float(table.get(level, 0.0))
-    within = bool(table[table > own].sum() < EXPECTED)
-    named = (table >= COMMON) | (np.arange(len(table)) == 0) | (within & (table.index == level))
-    expected = ", ".join(f"{name or MISSING} ({chances(p)})" for name, p in table[named].items())
-    shown, rare = level or MISSING, f" ({chances(own)})" if level in table and not within else ""
+    table = surprise.levels[feature.name]
+    pairs = zip(table.columns, table.to_numpy()[row].tolist(), strict=True)
+    chance = dict(sorted(pairs, key=lambda pair: -pair[1]))
+    own = chance.get(level, 0.0)
+    within = sum(p for p in chance.values() if p > own) < EXPECTED
+    common = [name for name, p in chance.items() if p >= COMMON or (within and name == level)]
+    named = dict.fromkeys([next(iter(chance)), *common])
+    expected = ", ".join(f"{name or MISSING} ({chances(chance[name])})" for name in named)
+    shown, rare = level or MISSING, f" ({chances(own)})" if level in chance and not within else ""
     return _Words(shown, expected, _category_text(feature, shown, rare, expected), "")
 
 
